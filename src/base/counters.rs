@@ -1,0 +1,117 @@
+//! What a core counts: plain integers that only their core touches, listed with name and meaning so that `ops` can publish
+//! them. Knows no metrics library.
+
+/// One published number of a core.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Prometheus name, with its unit suffix.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// True for a level that also falls; false for a count that only grows.
+    pub gauge: bool,
+}
+
+macro_rules! counters {
+    ($($kind:ident $field:ident $name:literal $help:literal;)*) => {
+        /// A core's counts and levels.
+        #[derive(Clone, Debug, Default)]
+        pub struct Counters {
+            $(#[doc = $help] pub $field: u64,)*
+            /// Counts by reason: `(metric name, reason, count)`.
+            pub by_reason: Vec<(&'static str, &'static str, u64)>,
+        }
+
+        impl Counters {
+            /// Name and meaning of each value of [`Counters::values`].
+            pub const METRICS: &'static [Metric] =
+                &[$(Metric { name: $name, help: $help, gauge: counters!(@gauge $kind) },)*];
+
+            /// The values, in the order of [`Counters::METRICS`].
+            pub fn values(&self, out: &mut Vec<u64>) {
+                out.clear();
+                out.extend([$(self.$field,)*]);
+            }
+        }
+    };
+    (@gauge gauge) => { true };
+    (@gauge count) => { false };
+}
+
+counters! {
+    count accepted "roomcast_connections_accepted_total" "TCP connections accepted, clients and publishers.";
+    gauge connections "roomcast_connections" "Client TCP connections open now.";
+    gauge publishers "roomcast_publishers" "Publisher TCP connections open now.";
+    gauge sessions_socket_io "roomcast_sessions_socket_io" "Engine.IO sessions open now.";
+    gauge sessions_raw "roomcast_sessions_raw" "Raw WebSocket sessions open now.";
+    gauge sockets "roomcast_sockets" "Sockets connected to a namespace now.";
+    gauge rooms_owned "roomcast_rooms_owned" "Rooms whose order this core keeps now.";
+    gauge rooms_attached "roomcast_rooms_attached" "Rooms with members on this core now, counted once per encoding.";
+    count joins "roomcast_joins_total" "Memberships begun.";
+    count leaves "roomcast_leaves_total" "Memberships ended, by leaving or by disconnecting.";
+    count client_messages "roomcast_client_messages_total" "Messages received from clients, heartbeats excluded.";
+    count client_bytes "roomcast_client_received_bytes_total" "Bytes received from clients.";
+    count lines "roomcast_ingest_lines_total" "Lines received from publishers, good and bad.";
+    count ingest_bytes "roomcast_ingest_received_bytes_total" "Bytes received from publishers.";
+    count events_ordered "roomcast_events_total" "Events given an offset, once per room.";
+    count encodes "roomcast_encodes_total" "Encodings made: one per event and encoding in use.";
+    count deliveries "roomcast_deliveries_total" "Frames appended to a member's outbox.";
+    count delivered_bytes "roomcast_delivered_bytes_total" "Bytes appended to members' outboxes.";
+    count sends "roomcast_sends_total" "Sends completed by the kernel.";
+    count sent_frames "roomcast_sent_frames_total" "Frames that left completely.";
+    count sent_bytes "roomcast_sent_bytes_total" "Bytes accepted by the kernel for clients.";
+    count sends_partial "roomcast_sends_partial_total" "Sends of which the kernel took only a part.";
+    count sends_blocked "roomcast_sends_blocked_total" "Sends refused because the socket's buffer was full.";
+    gauge outbox_bytes "roomcast_outbox_bytes" "Bytes waiting in outboxes now, shared frames counted at each holder.";
+    count ring_full_up "roomcast_ring_full_publish_total" "Times a message waited because the ring to an owner was full.";
+    count ring_full_down "roomcast_ring_full_deliver_total" "Times a message waited because the ring to a member core was full.";
+    count wakes "roomcast_wakes_total" "Sleeping cores woken by this one.";
+    count turns "roomcast_turns_total" "Turns of the core's loop.";
+    count sleeps "roomcast_sleeps_total" "Times the core's loop went to sleep.";
+    count panics "roomcast_panics_total" "Panics caught while handling one connection; the connection was closed.";
+}
+
+/// Metrics with a `reason` label, and their meaning.
+pub const BY_REASON: &[(&str, &str)] = &[
+    (CLOSES, "Client connections closed, by reason."),
+    (LINE_ERRORS, "Publisher lines refused, by reason."),
+    (HTTP_REFUSED, "HTTP requests refused before a session began, by reason."),
+    (ACCEPT_ERRORS, "Failed accepts, by error."),
+    (SOCKET_ERRORS, "Socket errors, by error."),
+    (RULE_REFUSALS, "Client messages refused, by reason."),
+    (CLIENT_ERRORS, "Clients that broke their protocol, by reason."),
+    (PUBLISHER_CLOSES, "Publisher connections closed, by reason."),
+];
+
+/// See [`BY_REASON`].
+pub const CLOSES: &str = "roomcast_closes_total";
+/// See [`BY_REASON`].
+pub const LINE_ERRORS: &str = "roomcast_ingest_errors_total";
+/// See [`BY_REASON`].
+pub const HTTP_REFUSED: &str = "roomcast_http_refused_total";
+/// See [`BY_REASON`].
+pub const ACCEPT_ERRORS: &str = "roomcast_accept_errors_total";
+/// See [`BY_REASON`].
+pub const SOCKET_ERRORS: &str = "roomcast_socket_errors_total";
+/// See [`BY_REASON`].
+pub const RULE_REFUSALS: &str = "roomcast_rule_refusals_total";
+/// See [`BY_REASON`].
+pub const CLIENT_ERRORS: &str = "roomcast_client_errors_total";
+/// See [`BY_REASON`].
+pub const PUBLISHER_CLOSES: &str = "roomcast_publisher_closes_total";
+
+impl Counters {
+    /// Adds one to `metric` at `reason`. For rare things: it searches.
+    ///
+    /// # Panics
+    /// If `metric` is not listed in [`BY_REASON`].
+    pub fn count(&mut self, metric: &'static str, reason: &'static str) {
+        match self.by_reason.iter_mut().find(|(m, r, _)| *m == metric && *r == reason) {
+            Some((_, _, count)) => *count += 1,
+            None => {
+                assert!(BY_REASON.iter().any(|(name, _)| *name == metric), "{metric} is not listed");
+                self.by_reason.push((metric, reason, 1));
+            }
+        }
+    }
+}

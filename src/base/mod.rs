@@ -1,0 +1,9 @@
+//! Vocabulary shared by every layer: ids, events, frames, time, counters. Knows no protocol, no runtime and no socket.
+
+pub mod clock;
+pub mod counters;
+pub mod event;
+pub mod frame;
+pub mod ids;
+pub mod slab;
+pub mod wheel;

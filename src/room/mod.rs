@@ -1,0 +1,4 @@
+//! Rooms: the owner's side (order, attached cores) and the member core's side (who is in). Speaks no protocol.
+
+pub mod members;
+pub mod owner;
