@@ -10,12 +10,14 @@ pub enum Encoding {
     /// Socket.IO v5 packets in WebSocket messages.
     SocketIoWebSocket = 0,
     /// `{"type":…,"data":…}` in one WebSocket text message.
-    RawJson = 1,
+    RawNested = 1,
+    /// `{"type":…, fields of data}` in one WebSocket text message.
+    RawFlat = 2,
 }
 
 impl Encoding {
     /// Every encoding, by position.
-    pub const ALL: [Encoding; 2] = [Encoding::SocketIoWebSocket, Encoding::RawJson];
+    pub const ALL: [Encoding; 3] = [Encoding::SocketIoWebSocket, Encoding::RawNested, Encoding::RawFlat];
     /// How many there are.
     pub const COUNT: usize = Encoding::ALL.len();
 

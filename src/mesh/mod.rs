@@ -34,6 +34,8 @@ pub struct Plane<T> {
     incoming: Vec<Option<Consumer<T>>>,
     /// Messages to this core itself.
     local: VecDeque<T>,
+    /// As many messages to itself as to another core make the plane blocked.
+    slots: usize,
     /// Messages that found their ring full, by receiver, in order. Bounded by what one handled message can cause, as the
     /// core handles no more of what feeds this plane while [`Plane::is_blocked`].
     waiting: Vec<VecDeque<T>>,
@@ -64,6 +66,7 @@ fn planes<T>(cores: usize, slots: usize) -> Vec<Plane<T>> {
             outgoing: (0..cores).map(|_| None).collect(),
             incoming: (0..cores).map(|_| None).collect(),
             local: VecDeque::new(),
+            slots,
             waiting: (0..cores).map(|_| VecDeque::new()).collect(),
             waiting_count: 0,
             turn: 0,
@@ -159,7 +162,7 @@ impl<T> Plane<T> {
     /// True while a message waits for space in a ring. Its feeder must pause.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.waiting_count > 0
+        self.waiting_count > 0 || self.local.len() >= self.slots
     }
 
     /// Times a message found its ring full.
@@ -225,10 +228,11 @@ mod tests {
     #[test]
     fn messages_to_oneself_need_no_ring() {
         let mut port = connect::<(), u32>(1, Options { slots: 1 }).remove(0);
+        assert!(port.is_idle());
         for n in 0..3 {
             port.down.send(CoreId::new(0), n);
         }
-        assert!(!port.down.is_blocked() && !port.is_idle());
+        assert!(port.down.is_blocked() && !port.is_idle());
         assert_eq!(std::iter::from_fn(|| port.down.receive()).map(|(_, n)| n).collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

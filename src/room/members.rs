@@ -170,17 +170,27 @@ impl LocalRooms {
         ended.len()
     }
 
-    /// The members of a group, to deliver the event at `offset` to; `None` if the group is gone or not attached yet: the
-    /// delivery was on its way to a former group in this slot.
+    /// Takes note that the event at `offset` is delivered to the group now; false if the group is gone or not attached yet:
+    /// the delivery was on its way to a former group in this slot.
     ///
     /// # Panics
     /// If `offset` does not follow the last one: the owner and the ring between us lost or doubled an event.
-    pub fn deliver(&mut self, at: SlotRef, offset: Offset) -> Option<&[Member]> {
-        let group = self.groups.get_mut(at)?;
-        let (last, _) = group.attached.as_mut()?;
+    #[must_use]
+    pub fn deliver(&mut self, at: SlotRef, offset: Offset) -> bool {
+        let Some(group) = self.groups.get_mut(at) else { return false };
+        let Some((last, _)) = group.attached.as_mut() else { return false };
         assert_eq!(offset.0, last.0 + 1, "gap in {:?}", group.key);
         *last = offset;
-        Some(&group.members)
+        true
+    }
+
+    /// The members of a group.
+    ///
+    /// # Panics
+    /// If the group is gone.
+    #[must_use]
+    pub fn members(&self, at: SlotRef) -> &[Member] {
+        &self.groups.get(at).expect("the caller has just delivered to it").members
     }
 
     /// The members of every group of a room, whatever their encoding.
@@ -261,7 +271,7 @@ mod tests {
     }
 
     fn joined(rooms: &mut LocalRooms, key: &RoomKey, socket: u32) -> u32 {
-        let (slot, hold) = rooms.hold(key, Encoding::RawJson);
+        let (slot, hold) = rooms.hold(key, Encoding::RawNested);
         if let Hold::Attach(group) = hold {
             assert!(rooms.attached(group.group, Offset(0), Epoch(0)));
         }
@@ -300,7 +310,7 @@ mod tests {
         let a = key(&topology, "a");
         let mut rooms = LocalRooms::new();
         joined(&mut rooms, &a, 1);
-        let (slot, hold) = rooms.hold(&a, Encoding::RawJson);
+        let (slot, hold) = rooms.hold(&a, Encoding::RawNested);
         assert_eq!(hold, Hold::Ready);
         assert!(!rooms.join(slot, Member { session: 101, socket: 1 }));
         rooms.check();
@@ -312,14 +322,14 @@ mod tests {
         let topology = Topology::new(1);
         let a = key(&topology, "a");
         let mut rooms = LocalRooms::new();
-        let (slot, Hold::Attach(first)) = rooms.hold(&a, Encoding::RawJson) else { panic!("new") };
+        let (slot, Hold::Attach(first)) = rooms.hold(&a, Encoding::RawNested) else { panic!("new") };
         assert_eq!(rooms.release(slot), Some(first.clone()));
-        let (again, Hold::Attach(second)) = rooms.hold(&a, Encoding::RawJson) else { panic!("new again") };
+        let (again, Hold::Attach(second)) = rooms.hold(&a, Encoding::RawNested) else { panic!("new again") };
         assert_eq!((slot, first.group.slot), (again, second.group.slot), "the slot is reused");
         assert!(!rooms.attached(first.group, Offset(5), Epoch(1)));
-        assert_eq!(rooms.deliver(first.group, Offset(6)), None);
-        assert_eq!(rooms.deliver(second.group, Offset(6)), None, "not attached yet");
+        assert!(!rooms.deliver(first.group, Offset(6)));
+        assert!(!rooms.deliver(second.group, Offset(6)), "not attached yet");
         assert!(rooms.attached(second.group, Offset(6), Epoch(1)));
-        assert_eq!(rooms.deliver(second.group, Offset(7)), Some(&[][..]));
+        assert!(rooms.deliver(second.group, Offset(7)));
     }
 }

@@ -214,7 +214,7 @@ mod tests {
 
     fn attachment(core: usize, slot: u32) -> Attachment {
         let group = SlotRef { slot, generation: 0 };
-        Attachment { group, core: CoreId::new(core), encoding: Encoding::RawJson }
+        Attachment { group, core: CoreId::new(core), encoding: Encoding::RawNested }
     }
 
     #[test]

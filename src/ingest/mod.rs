@@ -1,0 +1,3 @@
+//! Publishers: their bytes become events, operations and receipts. Does not know sockets; `net` moves the bytes.
+
+pub mod publisher;

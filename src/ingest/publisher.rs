@@ -1,0 +1,373 @@
+//! One publisher's connection: lines in, receipts out, both with backpressure. Knows the shard, not the socket.
+
+use crate::base::counters;
+use crate::base::event::Event;
+use crate::base::ids::{NamespaceId, Offset, RoomName, SlotRef};
+use crate::proto::line::{self, Emit, Line, LineError, OpKind, Parser, Receipt, Request};
+use crate::proto::raw;
+use crate::shard::messages::ReceiptTo;
+use crate::shard::{self, NamedOperation, Shard};
+use smallvec::{SmallVec, smallvec};
+use std::collections::VecDeque;
+
+/// Bounds of publishers' connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Longest line, without its ending. A longer one is skipped and answered with an error.
+    pub line_bytes_max: usize,
+    /// Receipts that may wait for the publisher to read them, in bytes; beyond, its lines wait.
+    pub receipt_bytes_max: usize,
+    /// Rooms and exceptions that one line may name.
+    pub rooms_per_line_max: usize,
+    /// Length of a room's name.
+    pub room_name_bytes_max: usize,
+}
+
+/// Lines without an answer yet; beyond, the publisher's next lines wait. An answer takes one trip between cores, so that
+/// this many keep any publisher busy.
+const UNANSWERED_MAX: usize = 16_384;
+
+/// What several publishers of one core share.
+#[derive(Debug)]
+pub struct Desk {
+    options: Options,
+    parser: Parser,
+    limits: line::Limits,
+    /// By namespace: true if clients get its events as flat objects.
+    flat: Vec<bool>,
+}
+
+impl Desk {
+    /// `flat` tells for each namespace whether an endpoint shows its events as flat objects.
+    #[must_use]
+    pub fn new(options: Options, flat: Vec<bool>) -> Desk {
+        let limits = line::Limits {
+            room_name_bytes_max: options.room_name_bytes_max,
+            rooms_max: options.rooms_per_line_max,
+            ..line::Limits::default()
+        };
+        Desk { options, parser: Parser::default(), limits, flat }
+    }
+}
+
+/// One publisher's connection.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    /// Bytes received and not handled: less than one line, unless handling is paused.
+    inbox: Vec<u8>,
+    /// Bytes at the start of `inbox` that are handled.
+    handled: usize,
+    /// True while the rest of a too long line is skipped.
+    skipping: bool,
+    /// True once the publisher will send no more.
+    ended: bool,
+    lines: u64,
+    /// Lines whose answers are missing or wait for an earlier one's, in the order of the lines.
+    unanswered: VecDeque<Answer>,
+    /// The ticket of the first of `unanswered`.
+    first_ticket: u64,
+    /// The operation that must be done before the next line is handled.
+    barrier: Option<u64>,
+    /// Answers to be sent.
+    outbox: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    /// The line's id as JSON; a line without one is not answered, unless it is bad.
+    id: Option<Box<str>>,
+    line: u64,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Offsets { rooms: SmallVec<[RoomName; 1]>, offsets: SmallVec<[Option<Offset>; 1]>, missing: u32 },
+    Operation { cores_missing: usize, sockets: u32, refused: u32 },
+    Error(Box<str>),
+}
+
+/// Why [`Publisher::work`] came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// All whole lines are handled.
+    Hungry,
+    /// Lines wait for the rings, for an operation, or for the publisher to read its receipts.
+    Paused,
+    /// Lines wait for the next turn.
+    Budget,
+    /// The publisher has ended and has all its answers, once the outbox is sent.
+    Done,
+}
+
+impl Publisher {
+    /// A new connection.
+    #[must_use]
+    pub fn new() -> Publisher {
+        Publisher::default()
+    }
+
+    /// The publisher will send no more. A last line without ending counts: a line that was cut short is no JSON object.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Answers to be sent. The driver removes what it got rid of.
+    pub fn outbox(&mut self) -> &mut Vec<u8> {
+        &mut self.outbox
+    }
+
+    /// True while lines are here that could not be handled yet: the driver must not read more.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.handled < self.inbox.len() && self.inbox[self.handled..].contains(&b'\n')
+    }
+
+    /// Handles lines: what waited, then `fresh` bytes. Takes `bytes_max` bytes or a little more, then stops. What it does not
+    /// handle it keeps.
+    pub fn work(&mut self, fresh: &[u8], desk: &mut Desk, shard: &mut Shard, me: SlotRef, bytes_max: usize) -> Progress {
+        shard.counters.ingest_bytes += fresh.len() as u64;
+        let mut taken = std::mem::take(&mut self.inbox);
+        // The usual case: nothing waited, and whole lines came. They are read where they are.
+        let (buffer, start) = if taken.is_empty() {
+            (fresh, 0)
+        } else {
+            taken.extend_from_slice(fresh);
+            (&taken[..], std::mem::take(&mut self.handled))
+        };
+        let (handled, progress) = self.handle(buffer, start, desk, shard, me, bytes_max);
+        if taken.is_empty() {
+            self.inbox = fresh[handled..].to_vec();
+            self.handled = 0;
+        } else if handled == taken.len() {
+            taken.clear();
+            // A large burst's memory is not kept by an idle connection.
+            taken.shrink_to(4096);
+            self.inbox = taken;
+            self.handled = 0;
+        } else if handled > taken.len() / 2 {
+            taken.drain(..handled);
+            self.inbox = taken;
+            self.handled = 0;
+        } else {
+            self.inbox = taken;
+            self.handled = handled;
+        }
+        progress
+    }
+
+    /// An event of this publisher has its place in one of its rooms.
+    pub fn receipt(&mut self, to: ReceiptTo, room: u32, offset: Offset) {
+        let answer = self.answer(to);
+        let Content::Offsets { offsets, missing, .. } = &mut answer.content else {
+            unreachable!("owners give receipts for events")
+        };
+        assert!(offsets[room as usize].replace(offset).is_none(), "one receipt for each room");
+        *missing -= 1;
+        self.settle();
+    }
+
+    /// One core has applied an operation of this publisher.
+    pub fn operated(&mut self, to: ReceiptTo, sockets: u32, refused: u32) {
+        let answer = self.answer(to);
+        let Content::Operation { cores_missing, sockets: all, refused: all_refused } = &mut answer.content else {
+            unreachable!("cores report operations")
+        };
+        *cores_missing -= 1;
+        *all += sockets;
+        *all_refused += refused;
+        if *cores_missing == 0 && self.barrier == Some(to.ticket) {
+            self.barrier = None;
+        }
+        self.settle();
+    }
+
+    fn answer(&mut self, to: ReceiptTo) -> &mut Answer {
+        let index = usize::try_from(to.ticket - self.first_ticket).expect("tickets are given in order");
+        &mut self.unanswered[index]
+    }
+
+    fn handle(
+        &mut self,
+        buffer: &[u8],
+        start: usize,
+        desk: &mut Desk,
+        shard: &mut Shard,
+        me: SlotRef,
+        bytes_max: usize,
+    ) -> (usize, Progress) {
+        let mut at = start;
+        loop {
+            if self.must_wait(desk, shard) {
+                return (at, Progress::Paused);
+            }
+            if at - start >= bytes_max {
+                return (at, Progress::Budget);
+            }
+            let rest = &buffer[at..];
+            let (line, bytes) = match line::split_line(rest, 0) {
+                Some(found) => found,
+                None if self.ended && !rest.is_empty() => (rest, rest.len()),
+                None => {
+                    if self.skipping || rest.len() > desk.options.line_bytes_max {
+                        self.skip(desk, shard);
+                        return (buffer.len(), Progress::Hungry);
+                    }
+                    let done = self.ended && self.unanswered.is_empty();
+                    return (at, if done { Progress::Done } else { Progress::Hungry });
+                }
+            };
+            at += bytes;
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            self.lines += 1;
+            if line.len() > desk.options.line_bytes_max {
+                self.too_long(desk, shard);
+            } else if !line.is_empty() {
+                self.line(line, desk, shard, me);
+            }
+        }
+    }
+
+    /// True while no further line may be handled.
+    fn must_wait(&self, desk: &Desk, shard: &Shard) -> bool {
+        self.barrier.is_some()
+            || self.unanswered.len() >= UNANSWERED_MAX
+            || self.outbox.len() >= desk.options.receipt_bytes_max
+            || !shard.may_publish()
+    }
+
+    /// The rest of a line that is too long already is thrown away as it comes.
+    fn skip(&mut self, desk: &Desk, shard: &mut Shard) {
+        if !std::mem::replace(&mut self.skipping, true) {
+            self.lines += 1;
+            self.too_long(desk, shard);
+        }
+    }
+
+    fn too_long(&mut self, desk: &Desk, shard: &mut Shard) {
+        let message = format!(
+            "the line has more than {} bytes; send less data in one event or raise ingest.line_bytes_max",
+            desk.options.line_bytes_max
+        );
+        shard.counters.lines += 1;
+        self.refuse(LineError { id: None, message, label: "line_too_long" }, shard);
+    }
+
+    fn line(&mut self, text: &[u8], desk: &mut Desk, shard: &mut Shard, me: SlotRef) {
+        shard.counters.lines += 1;
+        let to = ReceiptTo {
+            core: shard.core(),
+            publisher: me,
+            ticket: self.first_ticket + self.unanswered.len() as u64,
+        };
+        let handled = desk.parser.parse(text, &desk.limits).and_then(|line| {
+            let Some(namespace) = shard.namespace(&line.namespace) else {
+                return Err(LineError {
+                    id: line.id.map(ToOwned::to_owned),
+                    message: format!("there is no namespace {:?}; the config names those that exist", line.namespace),
+                    label: "unknown_namespace",
+                });
+            };
+            self.request(line, namespace, to, &desk.flat, shard)
+        });
+        if let Err(error) = handled {
+            self.refuse(error, shard);
+        }
+    }
+
+    fn request(
+        &mut self,
+        line: Line<'_>,
+        namespace: NamespaceId,
+        to: ReceiptTo,
+        flat: &[bool],
+        shard: &mut Shard,
+    ) -> Result<(), LineError> {
+        let Line { id, request, .. } = line;
+        let content = match request {
+            Request::Emit(emit) => {
+                let names = emit.rooms.clone();
+                let line = event_line(namespace, emit, flat, id)?;
+                let missing = shard.publish(line, id.is_some().then_some(to));
+                if id.is_none() {
+                    return Ok(());
+                }
+                Content::Offsets { rooms: names, offsets: smallvec![None; missing as usize], missing }
+            }
+            Request::Op(op) => {
+                let operation = match op.kind {
+                    OpKind::Join => NamedOperation::Join(op.rooms),
+                    OpKind::Leave => NamedOperation::Leave(op.rooms),
+                    OpKind::Disconnect { close } => NamedOperation::Disconnect { close },
+                };
+                shard.operate(namespace, op.target, operation, to);
+                self.barrier = Some(to.ticket);
+                Content::Operation { cores_missing: shard.topology().cores(), sockets: 0, refused: 0 }
+            }
+        };
+        self.unanswered.push_back(Answer { id: id.map(Into::into), line: self.lines, content });
+        Ok(())
+    }
+
+    fn refuse(&mut self, error: LineError, shard: &mut Shard) {
+        shard.counters.count(counters::LINE_ERRORS, error.label);
+        let content = Content::Error(error.message.into());
+        self.unanswered.push_back(Answer { id: error.id.map(Into::into), line: self.lines, content });
+        self.settle();
+    }
+
+    /// Writes the answers that are complete, in the lines' order.
+    fn settle(&mut self) {
+        while let Some(answer) = self.unanswered.front() {
+            let id = answer.id.as_deref();
+            match (&answer.content, id) {
+                (Content::Offsets { missing: 1.., .. } | Content::Operation { cores_missing: 1.., .. }, _) => return,
+                (Content::Error(message), id) => line::write_error(&mut self.outbox, id, message, answer.line),
+                (_, None) => {}
+                (Content::Offsets { rooms, offsets, .. }, Some(id)) => {
+                    let mut offsets = offsets.iter().map(|offset| offset.expect("none is missing"));
+                    let mut pairs: SmallVec<[(RoomName, Offset); 1]> = SmallVec::new();
+                    let receipt = if rooms.len() > 1 {
+                        pairs.extend(rooms.iter().cloned().zip(offsets));
+                        Receipt::Offsets(&pairs)
+                    } else {
+                        Receipt::Offset(offsets.next().expect("an event is for one room at least"))
+                    };
+                    line::write_receipt(&mut self.outbox, id, receipt);
+                }
+                (Content::Operation { sockets, refused, .. }, Some(id)) => {
+                    let receipt = Receipt::Sockets { applied: u64::from(*sockets), refused: u64::from(*refused) };
+                    line::write_receipt(&mut self.outbox, id, receipt);
+                }
+            }
+            self.unanswered.pop_front();
+            self.first_ticket += 1;
+        }
+    }
+}
+
+/// The line's event, ready to be published.
+fn event_line(
+    namespace: NamespaceId,
+    emit: Emit<'_>,
+    flat: &[bool],
+    id: Option<&str>,
+) -> Result<shard::Line, LineError> {
+    let Emit { rooms, except, name_json, args, arg_count, attachments } = emit;
+    let mut event = Event::new(namespace, name_json, &args, arg_count);
+    event.attachments = attachments;
+    if flat[usize::from(namespace.0)] && raw::flat_conflict(&event) {
+        return Err(LineError {
+            id: id.map(ToOwned::to_owned),
+            message: format!(
+                "\"data\" has a field \"type\" other than the event's name {name_json}, and this namespace's raw clients \
+                 get data's fields beside \"type\"; rename the field or use shape = \"nested\""
+            ),
+            label: "type_conflict",
+        });
+    }
+    Ok(shard::Line { event, rooms, except })
+}

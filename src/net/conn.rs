@@ -1,0 +1,62 @@
+//! One TCP connection's bookkeeping. Does not know what its bytes mean.
+
+use crate::base::ids::SlotRef;
+use crate::base::wheel::TimerId;
+use crate::ingest::publisher::Publisher;
+use crate::proto::ws;
+use std::net::TcpStream;
+
+/// A connection. It lives in its slot until its last poll has reported, so that a late report finds it.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub stream: TcpStream,
+    pub role: Role,
+    /// Bytes received and not handled: an incomplete head or frame, or messages that wait. No heap while empty.
+    pub inbox: Vec<u8>,
+    /// The handshake's or the closing's deadline.
+    pub timer: Option<TimerId>,
+    /// True while the kernel reports when there is something to read.
+    pub polls_read: bool,
+    /// True while the kernel will report that there is space to write.
+    pub polls_write: bool,
+    /// True while the connection stands in the core's list of those to be read.
+    pub queued: bool,
+    /// True while nothing is read from it: what is there must be handled first.
+    pub paused: bool,
+    /// True if something can be read as far as we know: the kernel reports only what is new.
+    pub readable: bool,
+}
+
+/// What a connection is at the moment.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// A client whose request head is not complete.
+    Head,
+    /// A client with an open WebSocket.
+    WebSocket { session: SlotRef, decoder: ws::Decoder },
+    /// A client to whom a close frame is being sent.
+    Closing { session: SlotRef, decoder: ws::Decoder, peer_closed: bool },
+    /// Everything is sent and our side is shut: what still comes is thrown away, so that the kernel does not reset the
+    /// connection before the peer has read the end.
+    Lingering,
+    /// A publisher.
+    Publisher(Box<Publisher>),
+    /// Waiting for its polls to end.
+    Dead,
+}
+
+impl Conn {
+    pub(super) fn new(stream: TcpStream, role: Role) -> Conn {
+        Conn {
+            stream,
+            role,
+            inbox: Vec::new(),
+            timer: None,
+            polls_read: false,
+            polls_write: false,
+            queued: false,
+            paused: false,
+            readable: false,
+        }
+    }
+}

@@ -1,0 +1,766 @@
+//! The loop of one core: reap, read, publish, deliver, flush, sleep. Each step has a budget, so that none starves the
+//! others; the loop sleeps only when there is nothing left to do.
+
+use super::conn::{Conn, Role};
+use super::executor::{self, Sleep};
+use super::ring::{Completion, Ring, SENDS_MAX};
+use super::wake::Bells;
+use super::{Options, sys};
+use crate::base::clock::Millis;
+use crate::base::counters;
+use crate::base::ids::SlotRef;
+use crate::base::slab::Slab;
+use crate::ingest::publisher::{Desk, Progress, Publisher};
+use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard, TimerKey};
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Connections read per turn: 128 reads of 1 µs and their handling are the turn's share of 500 µs.
+const READS_PER_TURN: usize = 128;
+/// One read's buffer, shared by all connections of the core: a burst of 300 lines of 200 bytes, as much as the default
+/// receive buffer of a loopback connection delivers at once.
+const READ_BYTES: usize = 64 << 10;
+/// Publishers' bytes per turn, over all publishers.
+const PUBLISH_BYTES_PER_TURN: usize = 64 << 10;
+/// Frames appended to outboxes per turn: 10 ns each.
+const DELIVERIES_PER_TURN: usize = 16 << 10;
+/// While more sessions than this wait to be flushed, nothing new is taken from publishers and other cores.
+const FLUSH_BACKLOG_MAX: usize = SENDS_MAX;
+/// A core that had work lately looks for more for this long before it sleeps: sleeping and waking cost 40 µs.
+const SPIN: Duration = Duration::from_micros(30);
+/// A close frame that is not answered within this is not waited for any longer.
+const CLOSE_MS_MAX: u64 = 3_000;
+/// How long accepting pauses when descriptors or memory have run out.
+const ACCEPT_PAUSE_MS: u64 = 100;
+/// While draining, clients are closed in steps of this length.
+const DRAIN_STEP_MS: u64 = 20;
+
+const CLIENTS: u32 = 0;
+const PUBLISHERS: u32 = 1;
+/// Timer keys beyond all slots: the core's own deadlines.
+const ACCEPT_AGAIN: SlotRef = SlotRef { slot: u32::MAX, generation: 0 };
+const DRAIN_STEP: SlotRef = SlotRef { slot: u32::MAX, generation: 1 };
+const DRAIN_END: SlotRef = SlotRef { slot: u32::MAX, generation: 2 };
+
+/// What the cores of a process share.
+#[derive(Debug)]
+pub struct Shared {
+    /// For waking each other.
+    pub bells: Bells,
+    /// When the cores' clock began, on `CLOCK_MONOTONIC`.
+    pub origin: Duration,
+    /// Set by the signal to stop.
+    pub draining: AtomicBool,
+    /// Cores that still have connections. A core goes on until there is none: others may need the rooms that it owns.
+    pub busy_cores: AtomicUsize,
+}
+
+/// What a core is made of.
+pub struct Setup {
+    /// Bounds and endpoints.
+    pub options: Options,
+    /// The core's rooms and sessions.
+    pub shard: Shard,
+    /// What its publishers share.
+    pub desk: Desk,
+    /// Where clients come in.
+    pub clients: TcpListener,
+    /// Where publishers come in.
+    pub publishers: TcpListener,
+    /// What the cores share.
+    pub shared: Arc<Shared>,
+    /// Gets the core's counters now and then, and before it sleeps.
+    pub publish_counters: Box<dyn FnMut(&mut Shard)>,
+}
+
+/// One core.
+pub struct Core {
+    pub(super) options: Options,
+    pub(super) shard: Shard,
+    pub(super) desk: Desk,
+    listeners: [TcpListener; 2],
+    /// True for each listener that accepts.
+    accepting: [bool; 2],
+    shared: Arc<Shared>,
+    publish_counters: Box<dyn FnMut(&mut Shard)>,
+    pub(super) ring: Ring,
+    pub(super) conns: Slab<Conn>,
+    /// Connections that can be read.
+    readable: VecDeque<SlotRef>,
+    /// Publishers with lines that wait for the next turn.
+    loaded: VecDeque<SlotRef>,
+    /// Publishers with lines that wait for space in the rings or for an answer.
+    held_up: Vec<SlotRef>,
+    pub(super) completions: Vec<Completion>,
+    scratch: Vec<u8>,
+    pub(super) flush: super::flush::Workspace,
+    pub(super) now: Millis,
+    drain: Option<Drain>,
+    counted: Millis,
+}
+
+/// The end of a core.
+#[derive(Debug)]
+struct Drain {
+    /// Clients to be closed in each step.
+    per_step: usize,
+    /// Where in the table of connections the next step begins.
+    next: u32,
+    ended: bool,
+    /// True once the core has told the others that it has no connections.
+    reported: bool,
+}
+
+impl Core {
+    /// Must be called on the executor's thread, as the ring belongs to it.
+    ///
+    /// # Errors
+    /// The kernel refuses the ring.
+    pub fn new(setup: Setup) -> io::Result<(Core, Sleep)> {
+        let Setup { options, shard, desk, clients, publishers, shared, publish_counters } = setup;
+        let eventfd = shared.bells.eventfd(shard.core())?;
+        let ring = Ring::new(&eventfd)?;
+        let mut core = Core {
+            options,
+            shard,
+            desk,
+            listeners: [clients, publishers],
+            accepting: [false; 2],
+            shared,
+            publish_counters,
+            ring,
+            conns: Slab::new(),
+            readable: VecDeque::new(),
+            loaded: VecDeque::new(),
+            held_up: Vec::new(),
+            completions: Vec::new(),
+            scratch: vec![0; READ_BYTES],
+            flush: super::flush::Workspace::default(),
+            now: Millis(0),
+            drain: None,
+            counted: Millis(0),
+        };
+        core.now = core.clock();
+        core.accept_all();
+        Ok((core, Sleep::new(eventfd)))
+    }
+
+    /// Runs until the process drains and the last core has closed its last connection.
+    pub async fn run(mut self, sleep: Sleep) {
+        let mut idle_since: Option<Duration> = None;
+        loop {
+            let worked = self.turn();
+            if self.is_over() {
+                self.count_now();
+                return;
+            }
+            if worked {
+                idle_since = None;
+                executor::yield_if_needed().await;
+                continue;
+            }
+            let now = sys::monotonic();
+            let since = *idle_since.get_or_insert(now);
+            if now - since < SPIN {
+                std::hint::spin_loop();
+                continue;
+            }
+            // Before the last look, so that what it finds is not behind a stale figure.
+            self.count_now();
+            if self.lie_down() {
+                self.shard.counters.sleeps += 1;
+                sleep.wait().await;
+                idle_since = None;
+            }
+            self.get_up();
+        }
+    }
+
+    fn clock(&self) -> Millis {
+        Millis((sys::monotonic() - self.shared.origin).as_millis() as u64)
+    }
+
+    /// One round of everything. False if there was nothing to do.
+    fn turn(&mut self) -> bool {
+        self.now = self.clock();
+        self.shard.counters.turns += 1;
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.reap(&mut completions);
+        let mut worked = !completions.is_empty();
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        // Sends report what else happened into the list that a turn takes; it must not lose its memory.
+        if self.completions.is_empty() {
+            self.completions = completions;
+        }
+        if self.shared.draining.load(Ordering::Relaxed) && self.drain.is_none() {
+            self.begin_drain();
+        }
+        self.shard.advance(self.now);
+        worked |= self.act();
+        worked |= self.read_some();
+        if self.shard.outboxes.dirty_len() <= FLUSH_BACKLOG_MAX {
+            worked |= self.publish_some();
+            worked |= self.shard.receive(DELIVERIES_PER_TURN, self.now) < DELIVERIES_PER_TURN;
+            worked |= self.act();
+        }
+        worked |= self.flush_some() > 0;
+        worked |= self.act();
+        self.shard.port.flush();
+        let (shared, counters) = (&self.shared, &mut self.shard.counters);
+        self.shard.port.take_touched(|core| counters.wakes += u64::from(shared.bells.ring(core)));
+        if self.now.since(self.counted) >= 100 {
+            self.count_now();
+        }
+        worked || !self.readable.is_empty() || !self.loaded.is_empty() || self.is_blocked()
+    }
+
+    /// True while messages wait for space in rings: the receivers work on it, and this core looks again at once.
+    fn is_blocked(&self) -> bool {
+        !self.shard.may_publish()
+    }
+
+    /// Announces sleep and looks for work once more. True if there is none.
+    fn lie_down(&mut self) -> bool {
+        self.shared.bells.lie_down(self.shard.core());
+        if let Some(due) = self.shard.timers.next_deadline() {
+            self.ring.deadline(due, self.shared.origin);
+        }
+        self.ring.enable_signal()
+            && self.shard.port.is_idle()
+            && (self.drain.is_some() || !self.shared.draining.load(Ordering::SeqCst))
+    }
+
+    fn get_up(&mut self) {
+        self.ring.disable_signal();
+        self.shared.bells.get_up(self.shard.core());
+    }
+
+    fn count_now(&mut self) {
+        self.counted = self.now;
+        self.shard.update_gauges();
+        (self.publish_counters)(&mut self.shard);
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Accepted { listener, stream } => self.accepted(listener, stream),
+            Completion::AcceptEnded { listener, error } => self.accept_ended(listener, error.as_ref()),
+            Completion::Readable { at, armed } => {
+                let Some(at) = self.resolve(at) else { unreachable!("a slot outlives its polls") };
+                let conn = &mut self.conns[at.slot];
+                conn.polls_read = armed;
+                conn.readable = true;
+                if matches!(conn.role, Role::Dead) {
+                    return self.bury(at);
+                }
+                if !armed {
+                    conn.polls_read = true;
+                    self.ring.poll_read(&self.conns[at.slot].stream, at);
+                }
+                self.queue(at);
+            }
+            Completion::Writable { at } => {
+                let Some(at) = self.resolve(at) else { unreachable!("a slot outlives its polls") };
+                let conn = &mut self.conns[at.slot];
+                conn.polls_write = false;
+                match &conn.role {
+                    Role::Dead => self.bury(at),
+                    Role::WebSocket { session, .. } | Role::Closing { session, .. } => {
+                        self.shard.outboxes.unblock(session.slot);
+                    }
+                    Role::Publisher(_) => self.write_receipts(at),
+                    Role::Head | Role::Lingering => {}
+                }
+            }
+            Completion::Deadline => {}
+        }
+    }
+
+    /// The full reference of a slot whose generation the ring cut to 24 bits.
+    fn resolve(&self, at: SlotRef) -> Option<SlotRef> {
+        self.conns.at(at.slot).filter(|full| full.generation & 0x00ff_ffff == at.generation)
+    }
+
+    fn accept_all(&mut self) {
+        for number in [CLIENTS, PUBLISHERS] {
+            if !std::mem::replace(&mut self.accepting[number as usize], true) {
+                self.ring.accept(&self.listeners[number as usize], number);
+            }
+        }
+    }
+
+    fn accepted(&mut self, listener: u32, stream: TcpStream) {
+        self.shard.counters.accepted += 1;
+        if self.drain.is_some() {
+            return;
+        }
+        let role = if listener == CLIENTS {
+            self.shard.counters.connections += 1;
+            Role::Head
+        } else {
+            self.shard.counters.publishers += 1;
+            Role::Publisher(Box::new(Publisher::new()))
+        };
+        let at = self.conns.insert(Conn::new(stream, role));
+        self.ring.poll_read(&self.conns[at.slot].stream, at);
+        self.conns[at.slot].polls_read = true;
+        if listener == CLIENTS {
+            self.set_timer(at, self.options.handshake_ms_max);
+        }
+    }
+
+    fn accept_ended(&mut self, listener: u32, error: Option<&io::Error>) {
+        self.accepting[listener as usize] = false;
+        if let Some(error) = error {
+            self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(error));
+        }
+        if self.drain.is_some() {
+            return;
+        }
+        match error.and_then(io::Error::raw_os_error) {
+            // Connections wait in the backlog until there is something to hold them with.
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                self.shard.timers.arm(self.now.after(ACCEPT_PAUSE_MS), TimerKey::Transport(ACCEPT_AGAIN));
+            }
+            // A connection that was gone before it was accepted, or a completion queue that was full.
+            _ => self.accept_all(),
+        }
+    }
+
+    /// Does what the shard wants done outside.
+    fn act(&mut self) -> bool {
+        let mut acted = false;
+        while let Some(action) = self.shard.poll_action() {
+            acted = true;
+            match action {
+                Action::Close { transport, closing } => self.begin_close(transport, closing),
+                Action::Abort { transport, closing } => self.abort(transport, closing),
+                Action::Resume { transport } => {
+                    if let Some(conn) = self.conns.get_mut(transport) {
+                        conn.paused = false;
+                        self.queue(transport);
+                    }
+                }
+                Action::TransportTimer { transport } => self.timer_fired(transport),
+                Action::Receipt { to, room, offset } => {
+                    self.with_publisher(to.publisher, |publisher| publisher.receipt(to, room, offset));
+                }
+                Action::Operated { to, sockets, refused } => {
+                    self.with_publisher(to.publisher, |publisher| publisher.operated(to, sockets, refused));
+                }
+            }
+        }
+        acted
+    }
+
+    /// Hands an answer to a publisher and sends what is complete with it at the turn's end.
+    fn with_publisher(&mut self, at: SlotRef, hand: impl FnOnce(&mut Publisher)) {
+        let Some(conn) = self.conns.get_mut(at) else { return };
+        let Role::Publisher(publisher) = &mut conn.role else { return };
+        hand(publisher);
+        if !self.held_up.contains(&at) {
+            self.held_up.push(at);
+        }
+    }
+
+    pub(super) fn queue(&mut self, at: SlotRef) {
+        let conn = &mut self.conns[at.slot];
+        if !std::mem::replace(&mut conn.queued, true) {
+            self.readable.push_back(at);
+        }
+    }
+
+    /// Reads from connections that have something, some of them.
+    fn read_some(&mut self) -> bool {
+        let count = self.readable.len().min(READS_PER_TURN);
+        for _ in 0..count {
+            let at = self.readable.pop_front().expect("counted above");
+            let Some(conn) = self.conns.get_mut(at) else { continue };
+            conn.queued = false;
+            self.guarded(at, |core| core.read(at));
+        }
+        count > 0
+    }
+
+    /// Runs what one connection's bytes cause. A panic in there closes this connection and no other.
+    fn guarded(&mut self, at: SlotRef, handle: impl FnOnce(&mut Core)) {
+        // Everything that a panic may leave half done belongs to this connection, which is taken apart below.
+        if catch_unwind(AssertUnwindSafe(|| handle(self))).is_err() {
+            self.shard.counters.panics += 1;
+            tracing::error!(core = self.shard.core().index(), "a panic while handling one connection; it is closed");
+            if self.scratch.len() != READ_BYTES {
+                self.scratch = vec![0; READ_BYTES];
+            }
+            if self.conns.get(at).is_some() {
+                self.finish(at, "panic");
+            }
+        }
+    }
+
+    fn read(&mut self, at: SlotRef) {
+        let conn = &mut self.conns[at.slot];
+        match &conn.role {
+            Role::Dead => return,
+            Role::Publisher(publisher) => {
+                // Unhandled lines first: reading more would only move the backlog from the kernel to us.
+                if publisher.is_loaded() || self.held_up.contains(&at) {
+                    return;
+                }
+            }
+            Role::WebSocket { session, .. } => {
+                if conn.paused {
+                    return;
+                }
+                // A client that asks faster than it reads the answers waits. When it has read, it is heard again.
+                if self.shard.outboxes.bytes(session.slot) > self.options.outbox_bytes_max / 2 {
+                    conn.paused = true;
+                    return;
+                }
+            }
+            Role::Head | Role::Closing { .. } | Role::Lingering => {}
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        // What waited is handled before more is read.
+        let result = if self.conns[at.slot].inbox.is_empty() || self.conns[at.slot].readable {
+            (&self.conns[at.slot].stream).read(&mut scratch)
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        };
+        match result {
+            Ok(0) => self.ended(at),
+            Ok(bytes) => {
+                // A short read has emptied the socket; whatever comes later is reported anew.
+                let more = bytes == scratch.len();
+                self.conns[at.slot].readable = more;
+                self.received(at, &mut scratch[..bytes]);
+                if more && self.conns.get(at).is_some() {
+                    self.queue(at);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.conns[at.slot].readable = false;
+                self.received(at, &mut []);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.queue(at),
+            Err(error) => {
+                let label = super::error_label(&error);
+                self.shard.counters.count(counters::SOCKET_ERRORS, label);
+                self.finish(at, label);
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn received(&mut self, at: SlotRef, bytes: &mut [u8]) {
+        match &self.conns[at.slot].role {
+            Role::Publisher(_) => drop(self.publisher_work(at, bytes, PUBLISH_BYTES_PER_TURN)),
+            Role::Head | Role::WebSocket { .. } | Role::Closing { .. } => self.client_bytes(at, bytes),
+            Role::Lingering | Role::Dead => {}
+        }
+    }
+
+    /// The peer has sent its last byte.
+    fn ended(&mut self, at: SlotRef) {
+        self.conns[at.slot].readable = false;
+        match &mut self.conns[at.slot].role {
+            Role::Publisher(publisher) => {
+                publisher.end();
+                let _ = self.publisher_work(at, &mut [], PUBLISH_BYTES_PER_TURN);
+            }
+            Role::Head => self.finish(at, "left before handshake"),
+            Role::WebSocket { .. } => self.finish(at, "transport close"),
+            Role::Closing { .. } | Role::Lingering => self.finish(at, ""),
+            Role::Dead => {}
+        }
+    }
+
+    /// Lets publishers go on whose lines wait.
+    fn publish_some(&mut self) -> bool {
+        let mut budget = PUBLISH_BYTES_PER_TURN;
+        let mut worked = false;
+        for at in std::mem::take(&mut self.held_up) {
+            if self.conns.get(at).is_some() {
+                worked |= self.publisher_work(at, &mut [], budget);
+            }
+        }
+        for _ in 0..self.loaded.len() {
+            if budget == 0 || !self.shard.may_publish() {
+                break;
+            }
+            let Some(at) = self.loaded.pop_front() else { break };
+            if self.conns.get(at).is_some() {
+                worked |= self.publisher_work(at, &mut [], budget);
+                budget = budget.saturating_sub(PUBLISH_BYTES_PER_TURN / 4);
+            }
+        }
+        worked
+    }
+
+    /// Handles a publisher's lines and sends its receipts. True if something moved.
+    fn publisher_work(&mut self, at: SlotRef, fresh: &mut [u8], bytes_max: usize) -> bool {
+        // Taken out for the call, as it works on the shard.
+        let Role::Publisher(mut publisher) = std::mem::replace(&mut self.conns[at.slot].role, Role::Dead) else {
+            unreachable!("the caller knows that it is a publisher")
+        };
+        let progress = catch_unwind(AssertUnwindSafe(|| {
+            publisher.work(fresh, &mut self.desk, &mut self.shard, at, bytes_max)
+        }));
+        let waiting = publisher.outbox().len();
+        self.conns[at.slot].role = Role::Publisher(publisher);
+        let progress = match progress {
+            Ok(progress) => progress,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        if waiting > 0 && !self.conns[at.slot].polls_write {
+            self.write_receipts(at);
+        }
+        let Some(Conn { role: Role::Publisher(publisher), .. }) = self.conns.get_mut(at) else { return true };
+        match progress {
+            Progress::Hungry => {
+                if self.conns[at.slot].readable {
+                    self.queue(at);
+                }
+                true
+            }
+            Progress::Budget => {
+                self.loaded.push_back(at);
+                true
+            }
+            Progress::Paused => {
+                self.held_up.push(at);
+                false
+            }
+            Progress::Done => {
+                if publisher.outbox().is_empty() {
+                    self.finish(at, "publisher left");
+                }
+                true
+            }
+        }
+    }
+
+    fn write_receipts(&mut self, at: SlotRef) {
+        let conn = &mut self.conns[at.slot];
+        let Role::Publisher(publisher) = &mut conn.role else { unreachable!("only publishers have receipts") };
+        let result = loop {
+            let outbox = publisher.outbox();
+            if outbox.is_empty() {
+                break Ok(());
+            }
+            match (&conn.stream).write(outbox) {
+                Ok(bytes) => drop(outbox.drain(..bytes)),
+                Err(error) => break Err(error),
+            }
+        };
+        match result {
+            Ok(()) => {
+                // The pause, or the end, may be over.
+                if !self.held_up.contains(&at) {
+                    self.held_up.push(at);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.polls_write = true;
+                self.ring.poll_write(&self.conns[at.slot].stream, at);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.held_up.push(at),
+            Err(error) => {
+                let label = super::error_label(&error);
+                self.shard.counters.count(counters::SOCKET_ERRORS, label);
+                self.finish(at, label);
+            }
+        }
+    }
+
+    pub(super) fn set_timer(&mut self, at: SlotRef, after_ms: u64) {
+        let timer = self.shard.timers.arm(self.now.after(after_ms), TimerKey::Transport(at));
+        if let Some(former) = self.conns[at.slot].timer.replace(timer) {
+            self.shard.timers.cancel(former);
+        }
+    }
+
+    fn timer_fired(&mut self, at: SlotRef) {
+        match at {
+            ACCEPT_AGAIN => return self.accept_all(),
+            DRAIN_STEP => return self.drain_step(),
+            DRAIN_END => return self.drain_end(),
+            _ => {}
+        }
+        let Some(conn) = self.conns.get_mut(at) else { unreachable!("a connection's timer dies with it") };
+        conn.timer = None;
+        match conn.role {
+            Role::Head => {
+                self.shard.counters.count(counters::HTTP_REFUSED, "handshake_timeout");
+                self.finish(at, "handshake timeout");
+            }
+            Role::Closing { .. } => self.finish(at, "close timeout"),
+            _ => self.finish(at, ""),
+        }
+    }
+
+    /// Sends what waits and a close frame, then closes.
+    fn begin_close(&mut self, at: SlotRef, closing: Closing) {
+        let Some(conn) = self.conns.get_mut(at) else { return };
+        match std::mem::replace(&mut conn.role, Role::Dead) {
+            Role::WebSocket { session, decoder } => {
+                self.conns[at.slot].role = Role::Closing { session, decoder, peer_closed: false };
+                self.shard.counters.count(counters::CLOSES, closing.label);
+                self.push_close_frame(session, closing.code, closing.label);
+                self.set_timer(at, CLOSE_MS_MAX);
+            }
+            other => self.conns[at.slot].role = other,
+        }
+    }
+
+    /// Closes at once. The kernel forgets what it has not sent: a slow consumer must not go on holding memory.
+    fn abort(&mut self, at: SlotRef, closing: Closing) {
+        if let Some(conn) = self.conns.get(at) {
+            if closing == SLOW_CONSUMER
+                && let Err(error) = socket2::SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO))
+            {
+                tracing::debug!(%error, "cannot reset a slow consumer; it is closed in good order");
+            }
+            self.finish(at, closing.label);
+        }
+    }
+
+    /// Ends a connection: its session leaves, its polls end, and then it is closed. `label` is counted unless empty.
+    pub(super) fn finish(&mut self, at: SlotRef, label: &'static str) {
+        let conn = &mut self.conns[at.slot];
+        let role = std::mem::replace(&mut conn.role, Role::Dead);
+        if let Some(timer) = conn.timer.take() {
+            self.shard.timers.cancel(timer);
+        }
+        conn.inbox = Vec::new();
+        let is_publisher = matches!(role, Role::Publisher(_));
+        match role {
+            Role::Dead => return,
+            Role::WebSocket { session, .. } | Role::Closing { session, .. } => {
+                self.shard.closed(session);
+                self.shard.counters.connections -= 1;
+            }
+            Role::Head | Role::Lingering => self.shard.counters.connections -= 1,
+            Role::Publisher(_) => {
+                self.shard.counters.publishers -= 1;
+                self.held_up.retain(|other| *other != at);
+                self.loaded.retain(|other| *other != at);
+            }
+        }
+        if !label.is_empty() {
+            let metric = if is_publisher { counters::PUBLISHER_CLOSES } else { counters::CLOSES };
+            self.shard.counters.count(metric, label);
+        }
+        let conn = &self.conns[at.slot];
+        self.ring.cancel_polls(at, conn.polls_read, conn.polls_write);
+        self.bury(at);
+    }
+
+    /// Our side has said everything. What the peer still sends is thrown away until it ends or its time is up.
+    pub(super) fn linger(&mut self, at: SlotRef) {
+        let conn = &mut self.conns[at.slot];
+        if let Role::WebSocket { session, .. } | Role::Closing { session, .. } =
+            std::mem::replace(&mut conn.role, Role::Lingering)
+        {
+            self.shard.closed(session);
+        }
+        let conn = &mut self.conns[at.slot];
+        conn.inbox = Vec::new();
+        conn.paused = false;
+        if conn.stream.shutdown(Shutdown::Write).is_err() {
+            // The peer is gone already.
+            return self.finish(at, "");
+        }
+        self.set_timer(at, CLOSE_MS_MAX);
+        self.queue(at);
+    }
+
+    /// Drops a dead connection once the kernel watches it no more: that closes it.
+    fn bury(&mut self, at: SlotRef) {
+        let conn = &self.conns[at.slot];
+        if !conn.polls_read && !conn.polls_write {
+            self.conns.remove(at);
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        for number in [CLIENTS, PUBLISHERS] {
+            if self.accepting[number as usize] {
+                self.ring.cancel_accept(number);
+            }
+        }
+        // Half of the time for closing one after the other, the rest for the last ones' answers.
+        let steps = (self.options.drain_ms_max / 2 / DRAIN_STEP_MS).max(1) as usize;
+        let per_step = self.conns.len().div_ceil(steps).max(1);
+        self.drain = Some(Drain { per_step, next: 0, ended: false, reported: false });
+        self.shard.timers.arm(self.now, TimerKey::Transport(DRAIN_STEP));
+        self.shard.timers.arm(self.now.after(self.options.drain_ms_max), TimerKey::Transport(DRAIN_END));
+    }
+
+    fn drain_step(&mut self) {
+        let Some(drain) = &mut self.drain else { unreachable!("only a drain has steps") };
+        if drain.ended {
+            return;
+        }
+        let (next, per_step) = (drain.next, drain.per_step);
+        let due: Vec<(SlotRef, bool)> = self
+            .conns
+            .iter()
+            .filter(|(at, _)| at.slot >= next)
+            .take(per_step)
+            .map(|(at, conn)| (at, matches!(conn.role, Role::Publisher(_))))
+            .collect();
+        match due.last() {
+            Some((last, _)) => {
+                drain.next = last.slot + 1;
+                self.shard.timers.arm(self.now.after(DRAIN_STEP_MS), TimerKey::Transport(DRAIN_STEP));
+            }
+            None => drain.ended = true,
+        }
+        for (at, _) in due {
+            match &self.conns[at.slot].role {
+                Role::WebSocket { session, .. } => {
+                    let session = *session;
+                    self.shard.shut(session, GOING_AWAY);
+                }
+                Role::Head => self.finish(at, GOING_AWAY.label),
+                // Lines that came in whole are handled; what is answered has been accepted.
+                Role::Publisher(_) => self.linger_publisher(at),
+                Role::Closing { .. } | Role::Lingering | Role::Dead => {}
+            }
+        }
+    }
+
+    /// A publisher's door closes: it gets the answers to what it has sent so far, and the end.
+    fn linger_publisher(&mut self, at: SlotRef) {
+        if let Role::Publisher(publisher) = &mut self.conns[at.slot].role {
+            publisher.end();
+        }
+        let _ = self.publisher_work(at, &mut [], PUBLISH_BYTES_PER_TURN);
+    }
+
+    fn drain_end(&mut self) {
+        let left: Vec<SlotRef> = self.conns.iter().map(|(at, _)| at).collect();
+        for at in left {
+            self.finish(at, GOING_AWAY.label);
+        }
+    }
+
+    /// True when this core and all others have closed their last connection.
+    fn is_over(&mut self) -> bool {
+        let Some(drain) = &mut self.drain else { return false };
+        if self.conns.is_empty() && !std::mem::replace(&mut drain.reported, true) {
+            let before = self.shared.busy_cores.fetch_sub(1, Ordering::SeqCst);
+            if before == 1 {
+                self.shared.bells.ring_all();
+            }
+        }
+        drain.reported && self.shared.busy_cores.load(Ordering::SeqCst) == 0
+    }
+}

@@ -1,0 +1,71 @@
+//! The only module that knows the runtime: pinned executors, sleeping on an eventfd, yielding. A successor of glommio is a
+//! change of this file (and of `ops`, whose control-plane sockets are glommio's too).
+#![allow(unsafe_code)]
+
+use glommio::io::BufferedFile;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
+use std::future::Future;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Memory that an executor registers for its own IO. It moves eight bytes at a time; the default is 10 MB and more.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+/// The default of 100 ms would make the executor's timers and control-plane tasks that late.
+const PREEMPT: Duration = Duration::from_millis(1);
+
+/// A running executor.
+pub type Handle = ExecutorJoinHandle<()>;
+
+/// Starts a thread named `name` that runs `main` to its end, pinned to the processor `cpu` if one is given.
+///
+/// # Errors
+/// The kernel refuses a thread, the pinning or an `io_uring`.
+pub fn spawn<F, T>(name: &str, cpu: Option<usize>, main: F) -> Result<Handle, String>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Future<Output = ()> + 'static,
+{
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    LocalExecutorBuilder::new(placement)
+        .name(name)
+        .io_memory(IO_MEMORY_BYTES)
+        .preempt_timer(PREEMPT)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+        .spawn(main)
+        .map_err(|error| format!("cannot start the executor {name}: {error}"))
+}
+
+/// Waits for an executor's end.
+///
+/// # Errors
+/// It panicked.
+pub fn join(handle: Handle) -> Result<(), String> {
+    handle.join().map_err(|error| error.to_string())
+}
+
+/// Lets other tasks of this executor run, if they have waited long enough.
+pub async fn yield_if_needed() {
+    glommio::executor().yield_if_needed().await;
+}
+
+/// An eventfd on which the executor can sleep.
+#[derive(Debug)]
+pub struct Sleep(BufferedFile);
+
+impl Sleep {
+    /// Must be called on the executor that sleeps.
+    #[must_use]
+    pub fn new(eventfd: OwnedFd) -> Sleep {
+        // SAFETY: the descriptor is owned and given away here.
+        Sleep(unsafe { BufferedFile::from_raw_fd(eventfd.into_raw_fd()) })
+    }
+
+    /// Sleeps until the eventfd is signalled, and resets it.
+    pub async fn wait(&self) {
+        // An eventfd has no position and gives eight bytes. It cannot fail; if it did, the core would look for work more
+        // often, not less.
+        if let Err(error) = self.0.read_at(0, 8).await {
+            tracing::error!(%error, "cannot sleep on the eventfd");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The data plane: one loop per core that moves bytes between sockets and the shard. Does not know rooms or rules.
+
+mod client;
+mod conn;
+mod core;
+pub mod executor;
+mod flush;
+pub mod listener;
+mod ring;
+pub mod sys;
+pub mod wake;
+
+pub use self::core::{Core, Setup, Shared};
+
+use crate::session::Kind;
+
+/// Bounds and endpoints of client connections.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where clients come in, by path.
+    pub endpoints: Vec<Endpoint>,
+    /// Longest HTTP request head.
+    pub http_head_bytes_max: usize,
+    /// From accept to the end of the WebSocket handshake.
+    pub handshake_ms_max: u64,
+    /// Largest message from a client.
+    pub message_bytes_max: usize,
+    /// While this much waits for a client, no more of its messages are read.
+    pub outbox_bytes_max: u32,
+    /// From the signal to stop until all connections are closed.
+    pub drain_ms_max: u64,
+}
+
+/// A path on the clients' port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The request's path.
+    pub path: Box<str>,
+    /// What is spoken there.
+    pub kind: Kind,
+}
+
+/// A metrics label for an error of the kernel.
+fn error_label(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ECONNRESET) => "ECONNRESET",
+        Some(libc::ECONNABORTED) => "ECONNABORTED",
+        Some(libc::EPIPE) => "EPIPE",
+        Some(libc::ETIMEDOUT) => "ETIMEDOUT",
+        Some(libc::EMFILE) => "EMFILE",
+        Some(libc::ENFILE) => "ENFILE",
+        Some(libc::ENOBUFS) => "ENOBUFS",
+        Some(libc::ENOMEM) => "ENOMEM",
+        Some(libc::EHOSTUNREACH) => "EHOSTUNREACH",
+        _ => "other",
+    }
+}

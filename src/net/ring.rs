@@ -1,0 +1,295 @@
+//! The data plane's own `io_uring`: accepts, readiness, deadlines and batched sends of one core. Does not know what the
+//! bytes mean.
+#![allow(unsafe_code)]
+
+use crate::base::clock::Millis;
+use crate::base::ids::SlotRef;
+use io_uring::types::{Fd, TimeoutFlags, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Submission slots: the most sends that one call to the kernel carries.
+pub const SENDS_MAX: usize = 256;
+/// A completion that finds the queue full waits in the kernel (`IORING_FEAT_NODROP`), so this bounds memory, not work.
+const COMPLETIONS: u32 = 8192;
+const _: () = assert!(SENDS_MAX.is_power_of_two());
+
+/// What the kernel reports.
+#[derive(Debug)]
+pub enum Completion {
+    /// A connection came in on listener `listener`.
+    Accepted {
+        /// The number given to [`Ring::accept`].
+        listener: u32,
+        /// The connection, non-blocking.
+        stream: TcpStream,
+    },
+    /// The listener accepts no more until it is armed again.
+    AcceptEnded {
+        /// The number given to [`Ring::accept`].
+        listener: u32,
+        /// Why, unless it was cancelled.
+        error: Option<io::Error>,
+    },
+    /// Bytes, an end or an error can be read.
+    Readable {
+        /// The connection.
+        at: SlotRef,
+        /// False if the poll must be armed again to hear more.
+        armed: bool,
+    },
+    /// The connection takes bytes again; this is reported once for each [`Ring::poll_write`].
+    Writable {
+        /// The connection.
+        at: SlotRef,
+    },
+    /// A deadline has come.
+    Deadline,
+}
+
+/// One send.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// Where to.
+    pub stream: &'a TcpStream,
+    /// What, as one message.
+    pub bytes: &'a [u8],
+}
+
+/// The ring of one core; it stays on the thread that made it.
+pub struct Ring {
+    ring: IoUring,
+    /// Deadlines that the kernel holds, each with the place that the kernel reads it from.
+    deadlines: Vec<(Millis, Box<Timespec>)>,
+    /// Calls to the kernel that failed for want of memory or space, and were repeated.
+    pub retries: u64,
+}
+
+const ACCEPT: u64 = 1;
+const READ: u64 = 2;
+const WRITE: u64 = 3;
+const DEADLINE: u64 = 4;
+const SEND: u64 = 5;
+const CANCEL: u64 = 6;
+
+/// A request's name: kind, generation and slot. 24 bits of a generation are enough, as a slot is not reused while a
+/// request names it.
+fn token(kind: u64, at: SlotRef) -> u64 {
+    kind << 56 | u64::from(at.generation & 0x00ff_ffff) << 32 | u64::from(at.slot)
+}
+
+fn token_slot(token: u64) -> SlotRef {
+    SlotRef { slot: token as u32, generation: (token >> 32) as u32 & 0x00ff_ffff }
+}
+
+impl Ring {
+    /// A ring for the calling thread, whose completions signal `eventfd` while that is enabled.
+    ///
+    /// # Errors
+    /// The kernel has no `io_uring`, forbids it, or is older than 6.1.
+    pub fn new(eventfd: &OwnedFd) -> io::Result<Ring> {
+        let ring: IoUring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_cqsize(COMPLETIONS)
+            .build(SENDS_MAX as u32)?;
+        ring.submitter().register_eventfd(eventfd.as_raw_fd())?;
+        Ok(Ring { ring, deadlines: Vec::new(), retries: 0 })
+    }
+
+    /// Accepts connections until [`Completion::AcceptEnded`].
+    pub fn accept(&mut self, listener: &TcpListener, number: u32) {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let at = SlotRef { slot: number, generation: 0 };
+        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(flags).build();
+        self.push(&entry.user_data(token(ACCEPT, at)));
+    }
+
+    /// Ends [`Ring::accept`].
+    pub fn cancel_accept(&mut self, number: u32) {
+        let at = SlotRef { slot: number, generation: 0 };
+        let entry = opcode::AsyncCancel::new(token(ACCEPT, at)).build();
+        self.push(&entry.user_data(token(CANCEL, at)));
+    }
+
+    /// Reports each time that there is something new to read.
+    pub fn poll_read(&mut self, stream: &TcpStream, at: SlotRef) {
+        let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        let entry = opcode::PollAdd::new(Fd(stream.as_raw_fd()), events).multi(true).build();
+        self.push(&entry.user_data(token(READ, at)));
+    }
+
+    /// Reports once when there is space to write.
+    pub fn poll_write(&mut self, stream: &TcpStream, at: SlotRef) {
+        let entry = opcode::PollAdd::new(Fd(stream.as_raw_fd()), libc::POLLOUT as u32).build();
+        self.push(&entry.user_data(token(WRITE, at)));
+    }
+
+    /// Ends the polls of a connection; each still reports once more.
+    pub fn cancel_polls(&mut self, at: SlotRef, read: bool, write: bool) {
+        for (kind, armed) in [(READ, read), (WRITE, write)] {
+            if armed {
+                let entry = opcode::PollRemove::new(token(kind, at)).build();
+                self.push(&entry.user_data(token(CANCEL, at)));
+            }
+        }
+    }
+
+    /// Reports [`Completion::Deadline`] at `at` or earlier; `origin` is when the clock of [`Millis`] began, on
+    /// `CLOCK_MONOTONIC`.
+    pub fn deadline(&mut self, at: Millis, origin: std::time::Duration) {
+        if self.deadlines.iter().any(|(armed, _)| *armed <= at) {
+            return;
+        }
+        let due = origin + std::time::Duration::from_millis(at.0);
+        let time = Box::new(Timespec::new().sec(due.as_secs()).nsec(due.subsec_nanos()));
+        let entry = opcode::Timeout::new(&raw const *time).flags(TimeoutFlags::ABS).build();
+        let number = SlotRef { slot: at.0 as u32, generation: (at.0 >> 32) as u32 };
+        // The box stands in `deadlines` until the timeout completes, and a box's content does not move.
+        self.deadlines.push((at, time));
+        self.push(&entry.user_data(token(DEADLINE, number)));
+    }
+
+    /// Submits what is queued and appends what the kernel reports. Does not wait.
+    pub fn reap(&mut self, completions: &mut Vec<Completion>) {
+        let due = {
+            let queue = self.ring.submission();
+            !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+        };
+        if due {
+            self.enter(0);
+        }
+        self.drain(completions, &mut []);
+    }
+
+    /// Sends a batch, at most [`SENDS_MAX`]; `results` gets for each what `send(2)` would return: bytes, or a negative error
+    /// number. Other reports go to `completions`.
+    ///
+    /// # Panics
+    /// If the batch is too large.
+    pub fn send(&mut self, batch: &[Outgoing<'_>], results: &mut Vec<i32>, completions: &mut Vec<Completion>) {
+        assert!(batch.len() <= SENDS_MAX);
+        results.clear();
+        results.resize(batch.len(), UNFINISHED);
+        for (index, outgoing) in batch.iter().enumerate() {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            let bytes = outgoing.bytes;
+            let length = u32::try_from(bytes.len()).expect("a send is far shorter than 4 GB");
+            let entry = opcode::Send::new(Fd(outgoing.stream.as_raw_fd()), bytes.as_ptr(), length).flags(flags).build();
+            self.push(&entry.user_data(token(SEND, SlotRef { slot: index as u32, generation: 0 })));
+        }
+        // The kernel reads the bytes only until it completes a send. This function returns after the last completion, and
+        // `batch` keeps the bytes borrowed until then; nothing in between unwinds past a send under way.
+        let mut unfinished = batch.len();
+        while unfinished > 0 {
+            self.enter(1);
+            unfinished -= self.drain(completions, results);
+        }
+    }
+
+    /// Asks for a signal on the eventfd at the next report. False if something is to be reaped already.
+    pub fn enable_signal(&mut self) -> bool {
+        self.ring.completion().enable_eventfd();
+        self.enter(0);
+        self.ring.completion().is_empty() && !self.ring.submission().taskrun()
+    }
+
+    /// No more signals: the core looks by itself.
+    pub fn disable_signal(&mut self) {
+        self.ring.completion().disable_eventfd();
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: every entry names a descriptor that its caller keeps open until the request is over (sends: `send`;
+            // polls and accepts: the connection or listener is dropped after its last completion), and memory that lives as
+            // long: of sends the borrowed batch, of deadlines a box in `self.deadlines`.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            self.enter(0);
+        }
+    }
+
+    /// Submits, and waits for `want` completions.
+    fn enter(&mut self, want: usize) {
+        loop {
+            // A DEFER_TASKRUN ring runs its completions inside this call, and only if events are asked for.
+            let submitted = self.ring.submission().len() as u32;
+            let flags = 1; // IORING_ENTER_GETEVENTS
+            // SAFETY: no argument is passed; the entries are sound by `push`.
+            let entered = unsafe {
+                self.ring.submitter().enter::<libc::sigset_t>(submitted, want as u32, flags, None)
+            };
+            match entered {
+                Ok(_) => {
+                    if self.ring.submission().is_empty() {
+                        return;
+                    }
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // Memory is short, or completions wait to be drained: the caller drains, then comes again.
+                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => {
+                        self.retries += 1;
+                        if want > 0 || !self.ring.completion().is_empty() {
+                            return;
+                        }
+                        std::thread::yield_now();
+                    }
+                    // Anything else (EBADF, EINVAL, EFAULT on the ring itself) means that this file is wrong.
+                    _ => panic!("io_uring_enter: {error}"),
+                },
+            }
+        }
+    }
+
+    /// Empties the completion queue; returns how many of `results` it filled.
+    fn drain(&mut self, completions: &mut Vec<Completion>, results: &mut [i32]) -> usize {
+        let mut finished = 0;
+        let deadlines = &mut self.deadlines;
+        for entry in self.ring.completion() {
+            let at = token_slot(entry.user_data());
+            match entry.user_data() >> 56 {
+                SEND => {
+                    results[at.slot as usize] = entry.result();
+                    finished += 1;
+                }
+                READ => {
+                    completions.push(Completion::Readable { at, armed: cqueue::more(entry.flags()) });
+                }
+                WRITE => completions.push(Completion::Writable { at }),
+                ACCEPT => {
+                    if entry.result() >= 0 {
+                        // SAFETY: a successful accept hands over a new descriptor, and this completion is its only mention.
+                        let stream = unsafe { TcpStream::from_raw_fd(entry.result()) };
+                        completions.push(Completion::Accepted { listener: at.slot, stream });
+                    }
+                    if !cqueue::more(entry.flags()) {
+                        let failed = entry.result() < 0 && entry.result() != -libc::ECANCELED;
+                        let error = failed.then(|| io::Error::from_raw_os_error(-entry.result()));
+                        completions.push(Completion::AcceptEnded { listener: at.slot, error });
+                    }
+                }
+                DEADLINE => {
+                    let same = |due: Millis| token_slot(token(DEADLINE, number_of(due))) == at;
+                    deadlines.retain(|(due, _)| !same(*due));
+                    completions.push(Completion::Deadline);
+                }
+                CANCEL => {}
+                other => unreachable!("request kind {other}"),
+            }
+        }
+        finished
+    }
+}
+
+/// No `send(2)` returns this.
+const UNFINISHED: i32 = i32::MIN;
+
+fn number_of(due: Millis) -> SlotRef {
+    SlotRef { slot: due.0 as u32, generation: (due.0 >> 32) as u32 }
+}

@@ -1,0 +1,865 @@
+//! HTTP/1.1 request heads, responses and the WebSocket opening handshake as values. Does not know sockets, bodies,
+//! routes or who may ask for what.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Write;
+
+use httparse::Header;
+use tungstenite::handshake::derive_accept_key;
+
+/// Headers that a request may have: generous for a browser behind proxies, and 2 KB of scratch space on the stack.
+pub const HEADERS_MAX: usize = 64;
+const _: () = assert!(HEADERS_MAX * size_of::<Header<'_>>() == 2048);
+
+/// A request without its body. Everything in it is borrowed from the buffer it was parsed from.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'h, 'b> {
+    /// As it was sent: methods are case-sensitive.
+    pub method: &'b str,
+    /// The target up to the `?`, not percent-decoded. Starts with `/`, or is `*`.
+    pub path: &'b str,
+    /// What follows the `?`, not decoded (see [`query_pairs`]); empty if there is none.
+    pub query: &'b str,
+    /// In the order sent. Values are trimmed, free of control characters, and not always UTF-8.
+    pub headers: &'h [Header<'b>],
+}
+
+/// What [`parse_head`] found at the start of the buffer.
+#[derive(Clone, Copy, Debug)]
+pub enum HeadStep<'h, 'b> {
+    /// Not all of the head is there, nothing wrong so far.
+    Incomplete,
+    /// A whole head.
+    Complete {
+        /// Bytes of the buffer that it takes, with the empty line. The body, or the first frame, follows.
+        bytes: usize,
+        /// What they say.
+        head: Head<'h, 'b>,
+    },
+}
+
+/// Reads the request head at the start of `buffer`, which is everything received and not consumed yet. `headers` is
+/// scratch space: `[httparse::EMPTY_HEADER; HEADERS_MAX]`.
+///
+/// # Errors
+/// The head takes more than `head_bytes_max` bytes or has more headers than `headers` has room for, or it is not
+/// HTTP/1.1 (RFC 9112). Nothing that comes after it on the connection can be understood.
+pub fn parse_head<'h, 'b>(
+    buffer: &'b [u8],
+    headers: &'h mut [Header<'b>],
+    head_bytes_max: usize,
+) -> Result<HeadStep<'h, 'b>, HeadError> {
+    let headers_max = headers.len();
+    // Only this part is looked at, so that the verdict does not depend on how much arrived in one read.
+    let window = &buffer[..buffer.len().min(head_bytes_max)];
+    let mut request = httparse::Request::new(headers);
+    let bytes = match request.parse(window) {
+        Ok(httparse::Status::Complete(bytes)) => bytes,
+        Ok(httparse::Status::Partial) if window.len() < head_bytes_max => return Ok(HeadStep::Incomplete),
+        Ok(httparse::Status::Partial) => return Err(HeadError::TooLong { max: head_bytes_max }),
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyHeaders { max: headers_max }),
+        Err(httparse::Error::Version) if names_a_version(window, &request) => return Err(HeadError::Version),
+        Err(error) => return Err(HeadError::Malformed(error)),
+    };
+    if request.version != Some(1) {
+        return Err(HeadError::Version);
+    }
+    let (path, query) = request.path.and_then(split_target).ok_or(HeadError::Target)?;
+    let head = Head { method: request.method.unwrap_or_default(), path, query, headers: request.headers };
+    if head.values("host").count() != 1 {
+        return Err(HeadError::Host);
+    }
+    Ok(HeadStep::Complete { bytes, head })
+}
+
+impl<'b> Head<'_, 'b> {
+    /// The values of every header called `name`, whatever its case.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        self.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    }
+
+    /// The value of the first header called `name`, whatever its case. Bytes, so that a value that is not UTF-8 is not
+    /// mistaken for one that is missing.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&'b [u8]> {
+        self.values(name).next()
+    }
+
+    /// The elements of the list-valued header `name` (RFC 9110, section 5.6.1), over all of its lines.
+    pub fn tokens(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        self.values(name)
+            .flat_map(|value| value.split(|&byte| byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|token| !token.is_empty())
+    }
+
+    /// True if the list-valued header `name` contains `token`, whatever their case.
+    #[must_use]
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.tokens(name).any(|t| t.eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    /// False if the client wants the connection closed after the response (RFC 9112, section 9.3).
+    #[must_use]
+    pub fn keep_alive(&self) -> bool {
+        !self.has_token("connection", "close")
+    }
+}
+
+/// Where a request's body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// After this many bytes; 0 if there is no body.
+    Bytes(u64),
+    /// With the last chunk (RFC 9112, section 7.1).
+    Chunked,
+}
+
+/// Where the body of the request ends (RFC 9112, section 6.3).
+///
+/// # Errors
+/// The head leaves it open or says it twice. A proxy in front of us may have read it the other way, so that what it
+/// took for a body would be a request to us (request smuggling): answer, then close the connection.
+pub fn body_length(head: &Head<'_, '_>) -> Result<BodyLength, HeadError> {
+    let mut length = None;
+    for value in head.values("content-length").flat_map(|value| value.split(|&byte| byte == b',')) {
+        let bytes = parse_length(value.trim_ascii()).ok_or(HeadError::ContentLength)?;
+        if length.is_some_and(|before| before != bytes) {
+            return Err(HeadError::ContentLengths);
+        }
+        length = Some(bytes);
+    }
+    if head.header("transfer-encoding").is_none() {
+        return Ok(BodyLength::Bytes(length.unwrap_or(0)));
+    }
+    if length.is_some() {
+        return Err(HeadError::LengthAndCoding);
+    }
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let (mut codings, mut chunked, mut last_is_chunked) = (0, 0, false);
+    for coding in head.tokens("transfer-encoding") {
+        codings += 1;
+        last_is_chunked = is_chunked(coding);
+        chunked += usize::from(last_is_chunked);
+    }
+    match (codings, chunked, last_is_chunked) {
+        (1, 1, true) => Ok(BodyLength::Chunked),
+        // Only the coding before it is foreign: well-formed, but not for us.
+        (_, 1, true) => Err(HeadError::CodingUnknown),
+        _ => Err(HeadError::CodingOpenEnded),
+    }
+}
+
+/// A client's valid wish to speak WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The value of `Sec-WebSocket-Accept` that proves we understood.
+    pub accept: String,
+}
+
+/// Checks the client's opening handshake (RFC 6455, section 4.2.1). Extensions and subprotocols are left unanswered.
+///
+/// # Errors
+/// The first requirement that the request does not meet; its [`HeadError::headers`] tell the client what would be
+/// taken.
+pub fn websocket_upgrade(head: &Head<'_, '_>) -> Result<Upgrade, HeadError> {
+    if head.method != "GET" {
+        return Err(HeadError::NotGet);
+    }
+    if !head.has_token("upgrade", "websocket") {
+        return Err(HeadError::NoUpgrade("Upgrade: websocket"));
+    }
+    if !head.has_token("connection", "upgrade") {
+        return Err(HeadError::NoUpgrade("Connection: Upgrade"));
+    }
+    if only(head.values("sec-websocket-version")) != Some(b"13") {
+        return Err(HeadError::WebSocketVersion);
+    }
+    let key = only(head.values("sec-websocket-key")).filter(|key| is_websocket_key(key));
+    let key = key.ok_or(HeadError::WebSocketKey)?;
+    // A proxy that forwards a body here would have us read it as frames.
+    if body_length(head)? != BodyLength::Bytes(0) {
+        return Err(HeadError::UpgradeWithBody);
+    }
+    Ok(Upgrade { accept: derive_accept_key(key) })
+}
+
+/// A request that is not served, and whose fault that is: always the client's, or a proxy's between us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadError {
+    /// Not HTTP at all, or broken.
+    Malformed(httparse::Error),
+    /// The request target is neither a path nor an absolute URL.
+    Target,
+    /// Another version of HTTP.
+    Version,
+    /// RFC 9112, section 3.2: exactly one `Host` header.
+    Host,
+    /// The head is longer than we take.
+    TooLong {
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// More headers than we take.
+    TooManyHeaders {
+        /// Headers allowed.
+        max: usize,
+    },
+    /// `Content-Length` is no number.
+    ContentLength,
+    /// There are several `Content-Length`s, and they differ.
+    ContentLengths,
+    /// Both `Content-Length` and `Transfer-Encoding`.
+    LengthAndCoding,
+    /// A `Transfer-Encoding` that does not tell where the body ends.
+    CodingOpenEnded,
+    /// A `Transfer-Encoding` other than `chunked`.
+    CodingUnknown,
+    /// A WebSocket handshake by a method other than `GET`.
+    NotGet,
+    /// This header is missing from a WebSocket handshake.
+    NoUpgrade(&'static str),
+    /// `Sec-WebSocket-Version` is not 13.
+    WebSocketVersion,
+    /// `Sec-WebSocket-Key` is not 16 bytes in base64.
+    WebSocketKey,
+    /// A WebSocket handshake with a body.
+    UpgradeWithBody,
+}
+
+impl HeadError {
+    /// The status to answer with.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            HeadError::NotGet => 405,
+            HeadError::NoUpgrade(_) | HeadError::WebSocketVersion => 426,
+            HeadError::TooLong { .. } | HeadError::TooManyHeaders { .. } => 431,
+            HeadError::CodingUnknown => 501,
+            HeadError::Version => 505,
+            _ => 400,
+        }
+    }
+
+    /// Headers that the answer must carry beside the usual ones, for [`write_response`].
+    #[must_use]
+    pub fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            HeadError::NotGet => &[("Allow", "GET")],
+            // RFC 9110, section 15.5.22 wants `Upgrade` (and so `Connection`), RFC 6455, section 4.4 the version.
+            HeadError::NoUpgrade(_) | HeadError::WebSocketVersion => {
+                &[("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
+            }
+            _ => &[],
+        }
+    }
+
+    /// A metrics label: one word in `snake_case`, one per variant.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            HeadError::Malformed(_) => "malformed",
+            HeadError::Target => "target",
+            HeadError::Version => "http_version",
+            HeadError::Host => "host",
+            HeadError::TooLong { .. } => "too_long",
+            HeadError::TooManyHeaders { .. } => "too_many_headers",
+            HeadError::ContentLength => "content_length",
+            HeadError::ContentLengths => "content_lengths",
+            HeadError::LengthAndCoding => "length_and_coding",
+            HeadError::CodingOpenEnded => "coding_open_ended",
+            HeadError::CodingUnknown => "coding_unknown",
+            HeadError::NotGet => "not_get",
+            HeadError::NoUpgrade(_) => "no_upgrade",
+            HeadError::WebSocketVersion => "websocket_version",
+            HeadError::WebSocketKey => "websocket_key",
+            HeadError::UpgradeWithBody => "upgrade_with_body",
+        }
+    }
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HeadError::Malformed(error) => write!(f, "the request is malformed: {error}"),
+            HeadError::Target => f.write_str("the request target is neither a path nor an absolute URL"),
+            HeadError::Version => f.write_str("only HTTP/1.1 is spoken here"),
+            HeadError::Host => f.write_str("the request must have exactly one Host header"),
+            HeadError::TooLong { max } => write!(f, "the request head has more than {max} bytes"),
+            HeadError::TooManyHeaders { max } => write!(f, "the request has more than {max} headers"),
+            HeadError::ContentLength => f.write_str("Content-Length is not a number of bytes"),
+            HeadError::ContentLengths => f.write_str("the request has several Content-Length values that differ"),
+            HeadError::LengthAndCoding => f.write_str("the request has both Content-Length and Transfer-Encoding"),
+            HeadError::CodingOpenEnded => f.write_str("Transfer-Encoding must end in a single \"chunked\""),
+            HeadError::CodingUnknown => f.write_str("the only Transfer-Encoding understood is \"chunked\""),
+            HeadError::NotGet => f.write_str("a WebSocket handshake must use GET"),
+            HeadError::NoUpgrade(header) => {
+                write!(f, "\"{header}\" is missing: use a WebSocket client, and let proxies pass this header on")
+            }
+            HeadError::WebSocketVersion => f.write_str("Sec-WebSocket-Version must be 13"),
+            HeadError::WebSocketKey => f.write_str("Sec-WebSocket-Key must be 16 bytes in base64"),
+            HeadError::UpgradeWithBody => f.write_str("a WebSocket handshake must not have a body"),
+        }
+    }
+}
+
+impl std::error::Error for HeadError {}
+
+/// Appends the response that opens a WebSocket (RFC 6455, section 4.2.2). Frames follow it.
+pub fn write_upgrade_response(out: &mut Vec<u8>, accept: &str) {
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+    write_header(out, "Sec-WebSocket-Accept", accept);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a whole response. An empty body has no `Content-Type`; a 204 has no `Content-Length` either (RFC 9110,
+/// section 8.6). With `close` it tells the client that the connection ends here.
+///
+/// # Panics
+/// If `status` is 204 and there is a body.
+pub fn write_response(
+    out: &mut Vec<u8>,
+    status: u16,
+    content_type: &str,
+    body: &[u8],
+    extra_headers: &[(&str, &str)],
+    close: bool,
+) {
+    assert!(status != 204 || body.is_empty(), "a 204 with a body of {} bytes", body.len());
+    write!(out, "HTTP/1.1 {status} {}\r\n", reason_phrase(status)).expect("a Vec takes any bytes");
+    if !body.is_empty() {
+        write_header(out, "Content-Type", content_type);
+    }
+    if status != 204 {
+        write!(out, "Content-Length: {}\r\n", body.len()).expect("a Vec takes any bytes");
+    }
+    for (name, value) in extra_headers {
+        write_header(out, name, value);
+    }
+    if close {
+        write_header(out, "Connection", "close");
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body);
+}
+
+/// The words that go with a status that we use (RFC 9110, section 15); empty, as is allowed, for any other.
+#[must_use]
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+/// The names and values of an `application/x-www-form-urlencoded` query (WHATWG URL, section 5.1), in their order. `+`
+/// is a space; an incomplete percent-encoding stands for itself; what is not UTF-8 becomes U+FFFD.
+pub fn query_pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode_component(name), decode_component(value))
+    })
+}
+
+fn decode_component(text: &str) -> Cow<'_, str> {
+    let Some(first) = memchr::memchr2(b'+', b'%', text.as_bytes()) else { return Cow::Borrowed(text) };
+    let (plain, mut rest) = text.as_bytes().split_at(first);
+    let mut out = Vec::with_capacity(text.len());
+    out.extend_from_slice(plain);
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        out.push(match (byte, tail) {
+            (b'+', _) => b' ',
+            (b'%', [high, low, after @ ..]) => match (hex_digit(*high), hex_digit(*low)) {
+                (Some(high), Some(low)) => {
+                    rest = after;
+                    high << 4 | low
+                }
+                _ => b'%',
+            },
+            _ => *byte,
+        });
+    }
+    let lossy = |error: std::string::FromUtf8Error| String::from_utf8_lossy(error.as_bytes()).into_owned();
+    Cow::Owned(String::from_utf8(out).unwrap_or_else(lossy))
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).map(|digit| digit as u8)
+}
+
+/// True if httparse stopped at a version that it does not know, false if it stopped at something else in that place.
+fn names_a_version(buffer: &[u8], request: &httparse::Request<'_, '_>) -> bool {
+    let (Some(method), Some(path)) = (request.method, request.path) else { return false };
+    let line = buffer.trim_ascii_start();
+    let version = line.get(method.len() + 1 + path.len() + 1..).unwrap_or_default();
+    version.strip_prefix(b"HTTP/").and_then(<[u8]>::first).is_some_and(u8::is_ascii_digit)
+}
+
+/// Path and query of a request target (RFC 9112, section 3.2), whose forms are `/path`, `http://host/path`, `*`, and,
+/// for CONNECT only, `host:port`.
+fn split_target(target: &str) -> Option<(&str, &str)> {
+    if target == "*" {
+        return Some((target, ""));
+    }
+    let local = if target.starts_with('/') {
+        target
+    } else {
+        let (scheme, rest) = target.split_once("://")?;
+        if scheme.is_empty() || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return None;
+        }
+        &rest[rest.find(['/', '?']).unwrap_or(rest.len())..]
+    };
+    let (path, query) = local.split_once('?').unwrap_or((local, ""));
+    Some((if path.is_empty() { "/" } else { path }, query))
+}
+
+/// Digits only: `parse` alone would take a `+`, which others may read otherwise.
+fn parse_length(value: &[u8]) -> Option<u64> {
+    let digits = value.iter().all(u8::is_ascii_digit);
+    digits.then(|| str::from_utf8(value).ok()?.parse().ok()).flatten()
+}
+
+/// The only item, or nothing if there are more.
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    let first = items.next()?;
+    items.next().is_none().then_some(first)
+}
+
+/// 16 bytes in base64 are 22 characters and `==`. Whether the four spare bits are zero is not looked at: the Node
+/// server that clients speak to today does not either.
+fn is_websocket_key(key: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_digit)
+}
+
+/// Header values may come from clients (an echoed `Origin`), and a line break in one would start a header or a body of
+/// their choice: control characters become spaces.
+fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend(value.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use httparse::EMPTY_HEADER;
+    use proptest::prelude::*;
+
+    const MAX: usize = 8192;
+    /// A token (RFC 9110, section 5.6.2).
+    const HEADER_NAME: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}";
+    const HEADER_VALUE: &str = "([!-~]([ -~]{0,30}[!-~])?)?";
+
+    /// What a test wants to know of a head, free of lifetimes.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Parsed {
+        bytes: usize,
+        line: (String, String, String),
+        headers: Vec<(String, Vec<u8>)>,
+    }
+
+    /// `None` while incomplete.
+    fn parse(buffer: &[u8], max: usize) -> Result<Option<Parsed>, HeadError> {
+        let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+        Ok(match parse_head(buffer, &mut headers, max)? {
+            HeadStep::Incomplete => None,
+            HeadStep::Complete { bytes, head } => Some(Parsed {
+                bytes,
+                line: (head.method.into(), head.path.into(), head.query.into()),
+                headers: head.headers.iter().map(|h| (h.name.into(), h.value.into())).collect(),
+            }),
+        })
+    }
+
+    /// Asks `question` of a GET request with these header lines (and a Host).
+    fn ask<T>(lines: &[&str], question: impl FnOnce(&Head<'_, '_>) -> T) -> T {
+        ask_line("GET /ws HTTP/1.1", lines, question)
+    }
+
+    fn ask_line<T>(request_line: &str, lines: &[&str], question: impl FnOnce(&Head<'_, '_>) -> T) -> T {
+        let text = format!(
+            "{request_line}\r\nHost: a\r\n{}\r\n",
+            lines.iter().map(|l| format!("{l}\r\n")).collect::<String>()
+        );
+        let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+        match parse_head(text.as_bytes(), &mut headers, MAX) {
+            Ok(HeadStep::Complete { bytes, head }) => {
+                assert_eq!(bytes, text.len());
+                question(&head)
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn request_lines() {
+        let yes = [
+            ("GET / HTTP/1.1", "GET", "/", ""),
+            ("GET /socket.io/?EIO=4&transport=websocket HTTP/1.1", "GET", "/socket.io/", "EIO=4&transport=websocket"),
+            ("POST /api/emit? HTTP/1.1", "POST", "/api/emit", ""),
+            ("GET /a?b?c HTTP/1.1", "GET", "/a", "b?c"),
+            ("GET /a%20b HTTP/1.1", "GET", "/a%20b", ""),
+            ("GET /a://b HTTP/1.1", "GET", "/a://b", ""),
+            ("get / HTTP/1.1", "get", "/", ""),
+            ("OPTIONS * HTTP/1.1", "OPTIONS", "*", ""),
+            ("GET http://host:3000/a?b HTTP/1.1", "GET", "/a", "b"),
+            ("GET HTTP://host HTTP/1.1", "GET", "/", ""),
+            ("GET http://host?b=/c HTTP/1.1", "GET", "/", "b=/c"),
+        ];
+        for (line, method, path, query) in yes {
+            ask_line(line, &[], |head| {
+                assert_eq!((head.method, head.path, head.query), (method, path, query), "{line}")
+            });
+        }
+        let no: [(&str, u16, &str); 16] = [
+            ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", 505, "http_version"),
+            ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505, "http_version"),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "http_version"),
+            ("\r\nGET / HTTP/3\r\n\r\n", 505, "http_version"),
+            ("GET / HTTP/x\r\n\r\n", 400, "malformed"),
+            ("GET / FTP/1.1\r\n\r\n", 400, "malformed"),
+            ("GET /\r\n\r\n", 400, "malformed"),
+            ("GET  / HTTP/1.1\r\n\r\n", 400, "malformed"),
+            ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03", 400, "malformed"),
+            ("CONNECT host:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "target"),
+            ("GET relative HTTP/1.1\r\nHost: a\r\n\r\n", 400, "target"),
+            ("GET ://a HTTP/1.1\r\nHost: a\r\n\r\n", 400, "target"),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\n\r\n", 400, "host"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400, "host"),
+        ];
+        for (text, status, label) in no {
+            let error = parse(text.as_bytes(), MAX).expect_err(text);
+            assert_eq!((error.status(), error.label()), (status, label), "{text}");
+        }
+    }
+
+    #[test]
+    fn heads_are_bounded() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody";
+        let bytes = text.len() - 4;
+        assert_eq!(parse(text, bytes).unwrap().unwrap().bytes, bytes);
+        for len in 0..=text.len() {
+            let expected = if len < bytes - 1 { Ok(None) } else { Err(HeadError::TooLong { max: bytes - 1 }) };
+            assert_eq!(parse(&text[..len], bytes - 1), expected, "{len} bytes there");
+        }
+        let headers = |n: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A: b\r\n".repeat(n));
+        assert_eq!(parse(headers(63).as_bytes(), MAX).unwrap().unwrap().headers.len(), 64);
+        let error = parse(headers(64).as_bytes(), MAX).unwrap_err();
+        assert_eq!((error, error.status()), (HeadError::TooManyHeaders { max: 64 }, 431));
+    }
+
+    #[test]
+    fn headers_are_found_whatever_their_case() {
+        let lines = ["ORIGIN:  https://a.b \t", "connection: keep-alive,, Upgrade", "Connection:\tTE", "X: \u{e9}"];
+        ask(&lines, |head| {
+            assert_eq!(head.header("Origin"), Some(b"https://a.b".as_slice()));
+            assert_eq!(head.header("x"), Some("é".as_bytes()));
+            assert_eq!(head.header("cookie"), None);
+            let tokens: Vec<_> = head.tokens("Connection").collect();
+            assert_eq!(tokens, [b"keep-alive".as_slice(), b"Upgrade", b"TE"]);
+            assert!(head.has_token("connection", "upgrade") && head.has_token("connection", "te"));
+            assert!(!head.has_token("connection", "keep"), "a part of a token is none");
+            assert!(head.keep_alive());
+        });
+        ask(&["Connection: Close"], |head| assert!(!head.keep_alive()));
+    }
+
+    #[test]
+    fn body_lengths_of_rfc_9112_section_6_3() {
+        use BodyLength::*;
+        use HeadError::*;
+        let rows: [(&[&str], Result<BodyLength, HeadError>); 25] = [
+            (&[], Ok(Bytes(0))),
+            (&["Content-Length: 0"], Ok(Bytes(0))),
+            (&["content-length: 42"], Ok(Bytes(42))),
+            (&["Content-Length: 18446744073709551615"], Ok(Bytes(u64::MAX))),
+            (&["Content-Length: 42", "Content-Length: 42"], Ok(Bytes(42))),
+            (&["Content-Length: 42, 42"], Ok(Bytes(42))),
+            (&["Transfer-Encoding: chunked"], Ok(Chunked)),
+            (&["transfer-encoding: Chunked"], Ok(Chunked)),
+            (&["Content-Length: 42", "Content-Length: 43"], Err(ContentLengths)),
+            (&["Content-Length: 42, 43"], Err(ContentLengths)),
+            (&["Content-Length: +42"], Err(ContentLength)),
+            (&["Content-Length: -1"], Err(ContentLength)),
+            (&["Content-Length: 4 2"], Err(ContentLength)),
+            (&["Content-Length: 0x10"], Err(ContentLength)),
+            (&["Content-Length:"], Err(ContentLength)),
+            (&["Content-Length: 42,"], Err(ContentLength)),
+            (&["Content-Length: 18446744073709551616"], Err(ContentLength)),
+            (&["Content-Length: 5", "Transfer-Encoding: chunked"], Err(LengthAndCoding)),
+            (&["Transfer-Encoding: chunked", "Content-Length: 0"], Err(LengthAndCoding)),
+            (&["Transfer-Encoding: xchunked"], Err(CodingOpenEnded)),
+            (&["Transfer-Encoding: identity"], Err(CodingOpenEnded)),
+            (&["Transfer-Encoding:"], Err(CodingOpenEnded)),
+            (&["Transfer-Encoding: chunked, gzip"], Err(CodingOpenEnded)),
+            (&["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"], Err(CodingOpenEnded)),
+            (&["Transfer-Encoding: gzip, chunked"], Err(CodingUnknown)),
+        ];
+        for (lines, expected) in rows {
+            assert_eq!(ask(lines, body_length), expected, "{lines:?}");
+        }
+    }
+
+    const UPGRADE: [&str; 4] = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    ];
+
+    #[test]
+    fn handshakes_of_rfc_6455_section_4_2_1() {
+        let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned();
+        assert_eq!(ask(&UPGRADE, websocket_upgrade), Ok(Upgrade { accept: accept.clone() }));
+        let firefox =
+            ["Connection: keep-alive, Upgrade", "Upgrade: WebSocket", UPGRADE[2], UPGRADE[3], "Content-Length: 0"];
+        assert_eq!(ask(&firefox, websocket_upgrade), Ok(Upgrade { accept }));
+
+        // The place of a line, what stands there instead, the verdict.
+        let rows: [(usize, &[&str], HeadError, u16); 18] = [
+            (0, &[], HeadError::NoUpgrade("Upgrade: websocket"), 426),
+            (0, &["Upgrade: h2c"], HeadError::NoUpgrade("Upgrade: websocket"), 426),
+            (1, &[], HeadError::NoUpgrade("Connection: Upgrade"), 426),
+            (1, &["Connection: close"], HeadError::NoUpgrade("Connection: Upgrade"), 426),
+            (2, &[], HeadError::WebSocketKey, 400),
+            (2, &["Sec-WebSocket-Key:"], HeadError::WebSocketKey, 400),
+            (2, &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ="], HeadError::WebSocketKey, 400),
+            (2, &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQAA"], HeadError::WebSocketKey, 400),
+            (2, &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ!="], HeadError::WebSocketKey, 400),
+            (2, &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25=ZQ=="], HeadError::WebSocketKey, 400),
+            (2, &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQAA=="], HeadError::WebSocketKey, 400),
+            (2, &[UPGRADE[2], UPGRADE[2]], HeadError::WebSocketKey, 400),
+            (3, &[], HeadError::WebSocketVersion, 426),
+            (3, &["Sec-WebSocket-Version: 8"], HeadError::WebSocketVersion, 426),
+            (3, &["Sec-WebSocket-Version: 13, 8"], HeadError::WebSocketVersion, 426),
+            (3, &[UPGRADE[3], UPGRADE[3]], HeadError::WebSocketVersion, 426),
+            (3, &[UPGRADE[3], "Content-Length: 1"], HeadError::UpgradeWithBody, 400),
+            (3, &[UPGRADE[3], "Transfer-Encoding: chunked"], HeadError::UpgradeWithBody, 400),
+        ];
+        for (place, instead, error, status) in rows {
+            let lines = [&UPGRADE[..place], instead, &UPGRADE[place + 1..]].concat();
+            assert_eq!(ask(&lines, websocket_upgrade), Err(error), "{lines:?}");
+            assert_eq!(error.status(), status, "{lines:?}");
+        }
+        let post = ask_line("POST /ws HTTP/1.1", &UPGRADE, websocket_upgrade).unwrap_err();
+        assert_eq!((post, post.status(), post.headers()), (HeadError::NotGet, 405, [("Allow", "GET")].as_slice()));
+        assert!(HeadError::WebSocketVersion.headers().contains(&("Sec-WebSocket-Version", "13")));
+    }
+
+    #[test]
+    fn responses() {
+        let written = |status, content_type, body: &str, extra: &[(&str, &str)], close| {
+            let mut out = Vec::new();
+            write_response(&mut out, status, content_type, body.as_bytes(), extra, close);
+            String::from_utf8(out).unwrap()
+        };
+        let rows = [
+            (
+                written(200, "application/json", "{}", &[("Cache-Control", "no-store")], false),
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
+                 Cache-Control: no-store\r\n\r\n{}",
+            ),
+            (
+                written(400, "text/plain", "no", &[], true),
+                "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\
+                 Connection: close\r\n\r\nno",
+            ),
+            (written(404, "text/plain", "", &[], false), "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
+            (written(204, "", "", &[("Vary", "Origin")], false), "HTTP/1.1 204 No Content\r\nVary: Origin\r\n\r\n"),
+            (
+                written(200, "", "", &[("Access-Control-Allow-Origin", "x\r\nSet-Cookie: a")], false),
+                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nAccess-Control-Allow-Origin: x  Set-Cookie: a\r\n\r\n",
+            ),
+        ];
+        for (is, expected) in rows {
+            assert_eq!(is, expected);
+        }
+        let mut out = Vec::new();
+        write_upgrade_response(&mut out, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        for status in [200, 204, 400, 401, 403, 404, 405, 408, 413, 426, 429, 431, 500, 501, 503, 505] {
+            assert!(!reason_phrase(status).is_empty(), "{status}");
+        }
+    }
+
+    #[test]
+    fn each_error_has_a_sentence_a_label_and_a_known_status() {
+        use HeadError::*;
+        let all = [
+            Malformed(httparse::Error::Token),
+            Target,
+            Version,
+            Host,
+            TooLong { max: MAX },
+            TooManyHeaders { max: HEADERS_MAX },
+            ContentLength,
+            ContentLengths,
+            LengthAndCoding,
+            CodingOpenEnded,
+            CodingUnknown,
+            NotGet,
+            NoUpgrade("Upgrade: websocket"),
+            WebSocketVersion,
+            WebSocketKey,
+            UpgradeWithBody,
+        ];
+        let labels: std::collections::HashSet<_> = all.iter().map(HeadError::label).collect();
+        assert_eq!(labels.len(), all.len());
+        for error in all {
+            assert!(!error.to_string().is_empty() && !reason_phrase(error.status()).is_empty(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn queries() {
+        let rows: [(&str, &[(&str, &str)]); 13] = [
+            ("", &[]),
+            ("&&", &[]),
+            ("a", &[("a", "")]),
+            ("a=", &[("a", "")]),
+            ("=b", &[("", "b")]),
+            ("EIO=4&transport=polling", &[("EIO", "4"), ("transport", "polling")]),
+            ("a=1&a=2", &[("a", "1"), ("a", "2")]),
+            ("a=b=c", &[("a", "b=c")]),
+            ("a+b=c+%2B%20d", &[("a b", "c + d")]),
+            ("n=%E2%82%AC&n=\u{20ac}", &[("n", "€"), ("n", "€")]),
+            ("a=%26%3d", &[("a", "&=")]),
+            ("a=%&b=%4&c=%zz&d=%%41", &[("a", "%"), ("b", "%4"), ("c", "%zz"), ("d", "%A")]),
+            ("a=%ff%41%00", &[("a", "\u{fffd}A\0")]),
+        ];
+        for (query, pairs) in rows {
+            let is: Vec<_> = query_pairs(query).collect();
+            let expected: Vec<(Cow<str>, Cow<str>)> = pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+            assert_eq!(is, expected, "{query}");
+        }
+        let (name, value) = query_pairs("plain=text").next().unwrap();
+        assert!(matches!((name, value), (Cow::Borrowed(_), Cow::Borrowed(_))), "nothing to decode, nothing copied");
+    }
+
+    /// Bytes that get further into a parser than random ones do.
+    fn plausible() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = [
+            "GET ",
+            "POST ",
+            "/",
+            "/a?b=c",
+            "*",
+            " ",
+            "HTTP/1.1",
+            "HTTP/1.0",
+            "HTTP/2",
+            "\r\n",
+            "\n",
+            "\r",
+            ":",
+            "Host: a\r\n",
+            "Host: a\r\n\r\n",
+            "GET / HTTP/1.1\r\n",
+            "A: b, c\r\n",
+            "Content-Length: 1\r\n",
+            "\t",
+            "\0",
+            "é",
+            "x",
+        ];
+        let piece = prop_oneof![
+            8 => prop::sample::select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec()),
+            1 => any::<u8>().prop_map(|byte| vec![byte]),
+        ];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_is_incomplete_until_it_is_whole(
+            method in "[A-Z]{1,8}",
+            path in "/[!-<>@-~]{0,30}",
+            query in "[!-~]{0,30}",
+            headers in prop::collection::vec((HEADER_NAME, HEADER_VALUE), 0..20),
+            rest in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let mut text = format!("{method} {path}?{query} HTTP/1.1\r\nhOsT: a\r\n");
+            let headers: Vec<_> = headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")).collect();
+            for (name, value) in &headers {
+                text.push_str(&format!("{name}: {value}\r\n"));
+            }
+            text.push_str("\r\n");
+            let mut buffer = text.clone().into_bytes();
+            buffer.extend_from_slice(&rest);
+            for len in 0..text.len() {
+                prop_assert_eq!(parse(&buffer[..len], MAX), Ok(None), "{} of {} bytes", len, text.len());
+            }
+            let mut all = vec![("hOsT".to_owned(), b"a".to_vec())];
+            all.extend(headers.into_iter().map(|(name, value)| (name, value.into_bytes())));
+            let expected = Parsed { bytes: text.len(), line: (method, path, query), headers: all };
+            prop_assert_eq!(parse(&buffer, MAX), Ok(Some(expected.clone())));
+            prop_assert_eq!(parse(&buffer[..text.len()], text.len()), Ok(Some(expected)), "the bound is inclusive");
+        }
+
+        #[test]
+        fn the_verdict_does_not_depend_on_how_the_bytes_are_split(bytes in plausible(), max in 1usize..100) {
+            let verdicts: Vec<_> = (0..=bytes.len()).map(|len| parse(&bytes[..len], max)).collect();
+            let first = verdicts.iter().position(|verdict| *verdict != Ok(None)).unwrap_or(bytes.len());
+            for verdict in &verdicts[first..] {
+                prop_assert_eq!(verdict, &verdicts[first]);
+            }
+            if let Ok(Some(parsed)) = &verdicts[first] {
+                prop_assert!(parsed.bytes == first && first <= max);
+            }
+        }
+
+        #[test]
+        fn header_values_never_panic(
+            value in "[ -~\u{80}-\u{ff}]{0,30}",
+            name in "Content-Length|Transfer-Encoding|Connection|Upgrade|Sec-WebSocket-(Key|Version)",
+        ) {
+            let line = format!("{name}: {value}");
+            let _ = ask(&[&line], body_length);
+            let _ = ask(&[&UPGRADE[..], &[&line]].concat(), websocket_upgrade);
+        }
+
+        #[test]
+        fn queries_are_read_back(pairs in prop::collection::vec((any::<String>(), any::<String>()), 0..5)) {
+            let encode = |text: &str| -> String {
+                let byte = |b: u8| match b {
+                    b' ' => "+".to_owned(),
+                    b'a'..=b'z' | b'0'..=b'9' => char::from(b).to_string(),
+                    _ => format!("%{b:02X}"),
+                };
+                text.bytes().map(byte).collect()
+            };
+            let query: Vec<_> = pairs.iter().map(|(n, v)| format!("{}={}", encode(n), encode(v))).collect();
+            let back: Vec<_> = query_pairs(&query.join("&")).map(|(n, v)| (n.into_owned(), v.into_owned())).collect();
+            prop_assert_eq!(back, pairs);
+        }
+
+        #[test]
+        fn any_query_is_read(query: String) {
+            prop_assert!(query_pairs(&query).count() <= query.split('&').count());
+        }
+    }
+}

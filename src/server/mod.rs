@@ -1,0 +1,206 @@
+//! Wiring: cores, rings, listeners, signals, drain. The one place where everything meets.
+
+pub mod logging;
+
+use crate::base::clock::Millis;
+use crate::base::ids::Topology;
+use crate::config::Config;
+use crate::ingest::publisher::Desk;
+use crate::net::wake::Bells;
+use crate::net::{self, executor, listener};
+use crate::ops::admin::{self, Facts};
+use crate::ops::metrics::{CoreMetrics, Exporter};
+use crate::shard::Shard;
+use crate::{mesh, shard};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Where the process listens, ports picked.
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    listen: SocketAddr,
+    ingest: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// Serves until SIGTERM or SIGINT, drains, and returns.
+///
+/// # Errors
+/// A sentence for the operator: what could not be had, and by which key it is set.
+pub fn run(config: Config, ports_file: Option<&Path>, development: bool) -> Result<(), String> {
+    logging::install(&config.log)?;
+    // Before any thread starts: every thread inherits the mask, and none but this one is told.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    if let Err(error) = net::sys::raise_descriptor_limit() {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let cpus = allowed_cpus();
+    let cores = if config.server.cores == 0 { cpus.len() } else { config.server.cores };
+    if cores > cpus.len() {
+        tracing::warn!(cores, processors = cpus.len(), "more cores than processors: they are not pinned and share");
+    }
+    let clients = bind("clients", "server.listen", config.server.listen, cores)?;
+    let publishers = bind("publishers", "ingest.listen", config.ingest.listen, cores)?;
+    let address = |listeners: &[TcpListener]| {
+        listeners[0].local_addr().map_err(|error| format!("cannot read back a listener's address: {error}"))
+    };
+    let (listen, ingest) = (address(&clients)?, address(&publishers)?);
+
+    let exporter = Exporter::install()?;
+    let draining = Arc::new(AtomicBool::new(false));
+    let facts = Facts { exporter, draining: draining.clone(), started: Instant::now() };
+    let admin = start_admin(config.ops.listen, facts)?;
+
+    let shared = Arc::new(net::Shared {
+        bells: Bells::new(cores).map_err(|error| format!("cannot make an eventfd: {error}"))?,
+        origin: net::sys::monotonic(),
+        draining: AtomicBool::new(false),
+        busy_cores: AtomicUsize::new(cores),
+    });
+    let config = Arc::new(config);
+    let topology = Topology::new(cores);
+    let ports = mesh::connect(cores, config.mesh_options(cores));
+    let first_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 >> 8);
+    let (ready, started) = mpsc::channel();
+    let mut handles = Vec::new();
+    for (index, ((clients, publishers), port)) in clients.into_iter().zip(publishers).zip(ports).enumerate() {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| format!("the system's random source fails: {error}"))?;
+        let (config, topology, shared, ready) = (config.clone(), topology.clone(), shared.clone(), ready.clone());
+        let cpu = (cores <= cpus.len()).then(|| cpus[index]);
+        let main = move || async move {
+            // A core that dies takes its rooms with it: better no process than a silent half of one.
+            let alarm = Alarm;
+            match start_core(index, &config, topology, port, clients, publishers, shared, seed, first_epoch) {
+                Ok((core, sleep)) => {
+                    // The receiver waits for one word from each core.
+                    let _ = ready.send(Ok(()));
+                    core.run(sleep).await;
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+            std::mem::forget(alarm);
+        };
+        handles.push(executor::spawn(&format!("core-{index}"), cpu, main)?);
+    }
+    for _ in 0..cores {
+        started.recv().map_err(|_| "a core ended before it was ready".to_owned())??;
+    }
+
+    let addresses = Addresses { listen, ingest, admin };
+    if development {
+        tracing::warn!(
+            "no --config: this is the open development config, in which every client may join every room; it serves \
+             loopback only"
+        );
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), cores, listen = %listen, ingest = %ingest, admin = %admin, "roomcast is ready"
+    );
+    if let Some(file) = ports_file {
+        write_ports(file, addresses)?;
+    }
+
+    let signal = signals.forever().next();
+    tracing::info!(?signal, drain_ms_max = config.server.drain_ms_max, "draining");
+    draining.store(true, Ordering::SeqCst);
+    shared.draining.store(true, Ordering::SeqCst);
+    shared.bells.ring_all();
+    // Who signals again does not want to wait.
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            std::process::exit(1);
+        }
+    });
+    for handle in handles {
+        executor::join(handle)?;
+    }
+    tracing::info!("drained");
+    Ok(())
+}
+
+/// Ends the process if it is dropped by a panic.
+struct Alarm;
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        tracing::error!("a core has died; the process ends");
+        std::process::abort();
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // The wiring of one core, called once.
+fn start_core(
+    index: usize,
+    config: &Config,
+    topology: Topology,
+    port: mesh::Port<shard::messages::Up, shard::messages::Down>,
+    clients: TcpListener,
+    publishers: TcpListener,
+    shared: Arc<net::Shared>,
+    seed: [u8; 32],
+    first_epoch: u64,
+) -> Result<(net::Core, executor::Sleep), String> {
+    let namespaces = config.namespaces().map_err(|error| error.to_string())?;
+    let now = Millis((net::sys::monotonic() - shared.origin).as_millis() as u64);
+    let shard = Shard::new(port, topology, namespaces, config.shard_options(), seed, now, first_epoch);
+    let mut metrics = CoreMetrics::new(index);
+    let setup = net::Setup {
+        options: config.net_options(),
+        shard,
+        desk: Desk::new(config.ingest_options(), config.flat_namespaces()),
+        clients,
+        publishers,
+        shared,
+        publish_counters: Box::new(move |shard| metrics.publish(shard)),
+    };
+    net::Core::new(setup).map_err(|error| {
+        format!("core {index} cannot set up its io_uring: {error}; roomcast needs Linux 6.1 or later with io_uring allowed (sysctl kernel.io_uring_disabled=0)")
+    })
+}
+
+fn start_admin(address: SocketAddr, facts: Facts) -> Result<SocketAddr, String> {
+    let (ready, bound) = mpsc::channel();
+    executor::spawn("control", None, move || {
+        admin::serve(address, facts, move |result| drop(ready.send(result)))
+    })?;
+    bound.recv().map_err(|_| "the operators' executor ended before it was ready".to_owned())?
+}
+
+fn bind(whom: &str, key: &str, address: SocketAddr, cores: usize) -> Result<Vec<TcpListener>, String> {
+    listener::bind(address, cores).map_err(|error| {
+        format!("cannot listen for {whom} on {address} ({key}): {error}; is another process there? port 0 picks a free one")
+    })
+}
+
+/// The processors that this process may run on.
+fn allowed_cpus() -> Vec<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("");
+    let cpus: Vec<usize> = list
+        .trim()
+        .split(',')
+        .filter_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?)
+        })
+        .flatten()
+        .collect();
+    if cpus.is_empty() { (0..std::thread::available_parallelism().map_or(1, usize::from)).collect() } else { cpus }
+}
+
+/// Tells where the process listens. Whoever sees the file sees all of it.
+fn write_ports(file: &Path, addresses: Addresses) -> Result<(), String> {
+    let Addresses { listen, ingest, admin } = addresses;
+    let text = format!("{{\"listen\":\"{listen}\",\"ingest\":\"{ingest}\",\"admin\":\"{admin}\"}}\n");
+    let mut unfinished = file.as_os_str().to_owned();
+    unfinished.push(".tmp");
+    std::fs::write(&unfinished, text)
+        .and_then(|()| std::fs::rename(&unfinished, file))
+        .map_err(|error| format!("cannot write --ports-file {}: {error}", file.display()))
+}

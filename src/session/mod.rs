@@ -1,0 +1,155 @@
+//! The protocol state of clients: sessions, their sockets, what waits for them, and the rules that decide what they may do.
+//! Does not know rooms' members, other cores or real sockets.
+
+pub mod outbox;
+pub mod rules;
+
+use crate::base::clock::Millis;
+use crate::base::frame::Encoding;
+use crate::base::ids::{NamespaceId, SlotRef, SocketId};
+use crate::base::wheel::TimerId;
+use crate::proto::raw::Shape;
+use crate::proto::socketio::Reassembler;
+use rules::State;
+use smallvec::SmallVec;
+use std::net::IpAddr;
+
+/// Heartbeats of all sessions (Engine.IO protocol 4, "Heartbeat"; for raw WebSockets by ping frames).
+#[derive(Clone, Copy, Debug)]
+pub struct HeartbeatOptions {
+    /// From one pong to the next ping.
+    pub ping_interval_ms: u64,
+    /// A session whose pong takes longer is gone.
+    pub ping_timeout_ms: u64,
+    /// A Socket.IO client that connects to no namespace for this long is closed.
+    pub connect_timeout_ms: u64,
+}
+
+/// Bounds of one session.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitOptions {
+    /// Largest message from a client, over all its fragments.
+    pub message_bytes_max: usize,
+    /// Binary attachments of one Socket.IO packet.
+    pub attachments_max: usize,
+    /// Rooms that one socket can be in, besides the namespace's and its own.
+    pub rooms_per_socket_max: usize,
+    /// Length of a room's name.
+    pub room_name_bytes_max: usize,
+    /// What may wait for one connection before it counts as a slow consumer.
+    pub outbox_bytes_max: u32,
+}
+
+/// What a session speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Socket.IO v5 over Engine.IO v4.
+    SocketIo,
+    /// JSON objects, bound to one namespace.
+    Raw {
+        /// The endpoint's namespace.
+        namespace: NamespaceId,
+        /// How objects carry data.
+        shape: Shape,
+    },
+}
+
+impl Kind {
+    /// How the session's sockets want events.
+    #[must_use]
+    pub fn encoding(self) -> Encoding {
+        match self {
+            Kind::SocketIo => Encoding::SocketIoWebSocket,
+            Kind::Raw { shape: Shape::Nested, .. } => Encoding::RawNested,
+            Kind::Raw { shape: Shape::Flat, .. } => Encoding::RawFlat,
+        }
+    }
+}
+
+/// What is due next in a session's heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// A ping is sent then.
+    PingAt(Millis),
+    /// The session is gone then, unless the client has answered.
+    PongBy(Millis),
+}
+
+impl Heartbeat {
+    /// When something is due.
+    #[must_use]
+    pub fn due(self) -> Millis {
+        match self {
+            Heartbeat::PingAt(at) | Heartbeat::PongBy(at) => at,
+        }
+    }
+}
+
+/// One client. Plain data, so that it can be written down and taken up elsewhere.
+#[derive(Debug)]
+pub struct Session {
+    /// What it speaks.
+    pub kind: Kind,
+    /// The transport that drains its outbox.
+    pub transport: SlotRef,
+    /// Its sockets by namespace.
+    pub sockets: SmallVec<[(NamespaceId, SlotRef); 1]>,
+    /// The query string of its handshake, unless there is nothing of the client's own in it.
+    pub query: Option<Box<str>>,
+    /// Where the client is.
+    pub ip: IpAddr,
+    /// The session's own id.
+    pub sid: SocketId,
+    /// What is due next.
+    pub heartbeat: Heartbeat,
+    /// A client that is in no namespace by then is closed; `None` for raw sessions and once it was in one.
+    pub connect_by: Option<Millis>,
+    /// The armed deadline: the earlier of the two above.
+    pub timer: Option<TimerId>,
+    /// A binary packet whose attachments are not all here.
+    pub reassembler: Reassembler,
+    /// Set while a message of the client waits for owners to answer: to the socket that it was for. The next one must not
+    /// be handled before.
+    pub busy: Option<SlotRef>,
+    /// True from the moment the transport was told to close: nothing that the client says counts any more.
+    pub closing: bool,
+}
+
+/// One session's presence in one namespace.
+#[derive(Debug)]
+pub struct Socket {
+    /// Slot of its session.
+    pub session: u32,
+    /// Its namespace.
+    pub namespace: NamespaceId,
+    /// Its public id, the name of its own room.
+    pub sid: SocketId,
+    /// True from the moment the client was told that it is connected.
+    pub connected: bool,
+    /// Joins under way for it.
+    pub joining: u16,
+    /// The auth payload that it connected with, as JSON.
+    pub auth: Option<Box<str>>,
+    /// What rules remember about it.
+    pub state: State,
+}
+
+/// The part of a handshake's query string that is the client's own: without Engine.IO's parameters.
+#[must_use]
+pub fn own_query(query: &str) -> Option<Box<str>> {
+    let of_engine_io = |pair: &&str| matches!(pair.split('=').next(), Some("EIO" | "transport" | "t" | "sid" | "b64"));
+    let own: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty() && !of_engine_io(pair)).collect();
+    (!own.is_empty()).then(|| own.join("&").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engine_ios_own_parameters_are_not_kept() {
+        assert_eq!(own_query("EIO=4&transport=websocket&t=abc"), None);
+        assert_eq!(own_query("userId=7&EIO=4&role=TTE&transport=websocket").as_deref(), Some("userId=7&role=TTE"));
+        assert_eq!(own_query(""), None);
+    }
+}

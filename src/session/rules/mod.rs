@@ -1,0 +1,944 @@
+//! The rule language: what a client's connecting or message leads to, as pure values. Compiled once from the config,
+//! evaluated per message. Knows no socket, no room table and no wire format; whoever calls applies the outcome.
+//!
+//! Expressions are CEL (<https://cel.dev>) over `data` (the first argument), `args`, `event`, `query`, `auth`,
+//! `claims`, `state`, `sid`, `ip` and `namespace`. Values that a rule only passes on, `"{data.a.b}"`, keep their bytes.
+
+mod expression;
+mod facts;
+mod scan;
+mod source;
+mod template;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use expression::{Expression, Fault, Moment};
+use facts::Scope;
+pub use facts::{Facts, State};
+pub use source::{AckSource, Condition, ConnectRule, EventRule, ReplySource, RulesSource};
+use template::{LeavePattern, Template, Text, quoted, write_joined};
+
+/// The compiled rules of one namespace. `Send + Sync`: every core may read the same copy.
+#[derive(Debug)]
+pub struct NamespaceRules {
+    connect: Vec<Rule>,
+    events: HashMap<Box<str>, Vec<Rule>>,
+}
+
+const _: () = {
+    const fn is_shared<T: Send + Sync>() {}
+    is_shared::<NamespaceRules>();
+};
+
+/// What follows from the rules that were taken, all of them together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// To apply in this order. Names are not checked against any bound.
+    pub rooms: Vec<RoomStep>,
+    /// The socket's new state; `None` if it stays as it is.
+    pub state: Option<State>,
+    /// Events for this client, in order.
+    pub replies: Vec<Reply>,
+    /// The acknowledgement's arguments, if a rule names them.
+    pub ack: Option<Args>,
+    /// True: the socket is to be disconnected after the replies.
+    pub disconnect: bool,
+}
+
+/// One change of a socket's rooms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoomStep {
+    /// Leave this room, if the socket is in it.
+    Leave(String),
+    /// Leave all rooms whose names begin so; the empty prefix means all rooms that were joined by rules.
+    LeavePrefix(String),
+    /// Join this room.
+    Join(String),
+}
+
+/// An event for one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The name as a JSON string, with quotes.
+    pub name_json: String,
+    /// The arguments as JSON values joined by commas, without brackets.
+    pub args_json: String,
+    /// How many they are.
+    pub arg_count: usize,
+}
+
+/// Arguments of an acknowledgement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Args {
+    /// JSON values joined by commas, without brackets.
+    pub json: String,
+    /// How many they are.
+    pub count: usize,
+}
+
+/// Why nothing of a message, or a connection, was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For the client: it names fields and reasons, never the text of a rule.
+    pub reason: String,
+    /// For the log: the position of the refusing rule among the namespace's `connect` or `on` rules; `None` if none was
+    /// taken.
+    pub rule: Option<usize>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// An expression or template that does not compile: the operator's mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleError {
+    /// The namespace's name.
+    pub namespace: Box<str>,
+    /// The event that the rule is for; `None` for a `connect` rule.
+    pub event: Option<Box<str>>,
+    /// Where the string stands below the namespace's table, as in `["on", 2, "join", 0]`. A single reply table counts
+    /// as the array of it: `["on", 2, "reply", 0, "data"]`.
+    pub key: Vec<PathStep>,
+    /// The whole string.
+    pub text: Box<str>,
+    /// The byte in `text` where the trouble begins.
+    pub at: usize,
+    /// What is wrong.
+    pub message: Box<str>,
+}
+
+/// One step into a TOML document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathStep {
+    /// A key of a table.
+    Key(String),
+    /// A position in an array, from 0.
+    Index(usize),
+}
+
+/// `namespace "/seats", on[2] "subscribe_route", key join[0]: "route:{dta.id}", at character 8: unknown variable dta`
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "namespace {:?}, ", self.namespace)?;
+        let (rule, key) = self.key.split_at(self.key.len().min(2));
+        write_steps(rule, f)?;
+        if let Some(event) = &self.event {
+            write!(f, " {event:?}")?;
+        }
+        f.write_str(", key ")?;
+        write_steps(key, f)?;
+        let character = self.text.get(..self.at).unwrap_or_default().chars().count() + 1;
+        write!(f, ": {:?}, at character {character}: {}", self.text, self.message)
+    }
+}
+
+impl std::error::Error for RuleError {}
+
+fn write_steps(steps: &[PathStep], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    steps.iter().enumerate().try_for_each(|(i, step)| match step {
+        PathStep::Key(key) if i == 0 => f.write_str(key),
+        PathStep::Key(key) => write!(f, ".{key}"),
+        PathStep::Index(index) => write!(f, "[{index}]"),
+    })
+}
+
+/// What a message gets that no rule takes.
+const NO_RULE: &str = "no rule allows this";
+
+impl NamespaceRules {
+    /// Compiles every expression of `source`.
+    ///
+    /// # Errors
+    /// The first string that does not compile.
+    pub fn compile(source: &RulesSource) -> Result<NamespaceRules, RuleError> {
+        let connect = source.connect.iter().enumerate().map(|(index, rule)| {
+            let compiler = Compiler { namespace: &source.name, moment: Moment::Connect };
+            compiler.rule(index, &rule.to_event_rule())
+        });
+        let connect = connect.collect::<Result<_, _>>()?;
+        let mut events: HashMap<Box<str>, Vec<Rule>> = HashMap::new();
+        for (index, rule) in source.on.iter().enumerate() {
+            let compiler = Compiler { namespace: &source.name, moment: Moment::Event };
+            events.entry(rule.event.as_str().into()).or_default().push(compiler.rule(index, rule)?);
+        }
+        Ok(NamespaceRules { connect, events })
+    }
+
+    /// What happens to a client that connects. Without rules: nothing, and it may.
+    ///
+    /// # Errors
+    /// The first rule, of those whose `when` holds, that does not allow it or fails.
+    pub fn on_connect(&self, facts: &Facts<'_>) -> Result<Outcome, Refusal> {
+        take(&self.connect, "connect", facts).map(|(outcome, _)| outcome)
+    }
+
+    /// What happens when a client sends `event` with the arguments in `facts`.
+    ///
+    /// # Errors
+    /// The first rule, of those for the event whose `when` holds, that does not allow it or fails; also if there is
+    /// none.
+    pub fn on_event(&self, event: &str, facts: &Facts<'_>) -> Result<Outcome, Refusal> {
+        let rules = self.events.get(event).map_or(&[][..], Vec::as_slice);
+        match take(rules, event, facts)? {
+            (_, 0) => Err(Refusal { reason: NO_RULE.to_owned(), rule: None }),
+            (outcome, _) => Ok(outcome),
+        }
+    }
+}
+
+/// Takes the rules whose `when` holds, one after the other; returns what follows and how many they were.
+fn take(rules: &[Rule], event: &str, facts: &Facts<'_>) -> Result<(Outcome, usize), Refusal> {
+    let mut outcome = Outcome::default();
+    let mut taken = 0;
+    for rule in rules {
+        let state = outcome.state.take();
+        let scope = Scope { facts, event, state: state.as_ref().unwrap_or(facts.state) };
+        let mut changed = None;
+        // An error is false: "has(data.a.b)" of a message without "a" simply is not this rule's case.
+        if rule.when.as_ref().is_none_or(|when| when.holds(scope).unwrap_or(false)) {
+            taken += 1;
+            changed = rule.apply(scope, &mut outcome).map_err(|reason| Refusal { reason, rule: Some(rule.index) })?;
+        }
+        outcome.state = changed.or(state);
+    }
+    Ok((outcome, taken))
+}
+
+#[derive(Debug)]
+struct Rule {
+    /// Position in the file, among the rules of its kind.
+    index: usize,
+    when: Option<Test>,
+    allow: Option<Test>,
+    /// Names as JSON strings.
+    set: Vec<(String, Template)>,
+    leave: Vec<LeavePattern>,
+    join: Vec<Text>,
+    replies: Vec<ReplyTemplate>,
+    ack: Option<AckTemplate>,
+    disconnect: bool,
+}
+
+#[derive(Debug)]
+enum Test {
+    Fixed(bool),
+    Expression(Expression),
+}
+
+#[derive(Debug)]
+struct ReplyTemplate {
+    name: Text,
+    args: Vec<Template>,
+}
+
+#[derive(Debug)]
+enum AckTemplate {
+    AsTheyCame,
+    Args(Vec<Template>),
+}
+
+impl Test {
+    fn holds(&self, scope: Scope<'_>) -> Result<bool, String> {
+        match self {
+            Test::Fixed(fixed) => Ok(*fixed),
+            Test::Expression(expression) => expression.condition(scope),
+        }
+    }
+}
+
+impl Rule {
+    /// Adds to `outcome` what follows from this rule; returns the new state if it sets any. On an error `outcome` is
+    /// void.
+    fn apply(&self, scope: Scope<'_>, outcome: &mut Outcome) -> Result<Option<State>, String> {
+        if let Some(allow) = &self.allow
+            && !allow.holds(scope)?
+        {
+            return Err("not allowed".to_owned());
+        }
+        for pattern in &self.leave {
+            let name = pattern.name.room(scope)?;
+            let leave = if pattern.is_prefix { RoomStep::LeavePrefix(name) } else { RoomStep::Leave(name) };
+            add_step(&mut outcome.rooms, leave);
+        }
+        for join in &self.join {
+            add_step(&mut outcome.rooms, RoomStep::Join(join.room(scope)?));
+        }
+        for reply in &self.replies {
+            let mut name_json = String::new();
+            reply.name.write_string(scope, &mut name_json)?;
+            let mut args_json = String::new();
+            write_joined(&reply.args, scope, &mut args_json)?;
+            outcome.replies.push(Reply { name_json, args_json, arg_count: reply.args.len() });
+        }
+        match &self.ack {
+            Some(AckTemplate::AsTheyCame) => {
+                outcome.ack = Some(Args { json: scope.facts.args.join(","), count: scope.facts.args.len() });
+            }
+            Some(AckTemplate::Args(args)) => {
+                let mut json = String::new();
+                write_joined(args, scope, &mut json)?;
+                outcome.ack = Some(Args { json, count: args.len() });
+            }
+            None => {}
+        }
+        outcome.disconnect |= self.disconnect;
+        self.changed_state(scope)
+    }
+
+    fn changed_state(&self, scope: Scope<'_>) -> Result<Option<State>, String> {
+        if self.set.is_empty() {
+            return Ok(None);
+        }
+        let mut changes = Vec::with_capacity(self.set.len());
+        for (name, value) in &self.set {
+            let mut value_json = String::new();
+            value.write(scope, &mut value_json)?;
+            changes.push((name.as_str(), value_json));
+        }
+        match scope.state.with(&changes) {
+            Some(state) => Ok(Some(state)),
+            None => Err(format!("the values to keep for this socket exceed {} bytes", State::BYTES_MAX)),
+        }
+    }
+}
+
+/// Appends `step`, unless it is there already; a leave takes back the joins before it that it matches.
+fn add_step(steps: &mut Vec<RoomStep>, step: RoomStep) {
+    match &step {
+        RoomStep::Leave(name) => steps.retain(|earlier| !matches!(earlier, RoomStep::Join(room) if room == name)),
+        RoomStep::LeavePrefix(prefix) => {
+            steps.retain(|earlier| !matches!(earlier, RoomStep::Join(room) if room.starts_with(prefix.as_str())));
+        }
+        RoomStep::Join(_) => {}
+    }
+    if !steps.contains(&step) {
+        steps.push(step);
+    }
+}
+
+struct Compiler<'a> {
+    namespace: &'a str,
+    moment: Moment,
+}
+
+/// The place of the string being compiled.
+#[derive(Debug, Default)]
+struct KeyPath(Vec<PathStep>);
+
+impl KeyPath {
+    /// Runs `compile` one step further in. On an error the steps stay, so that the path names the culprit.
+    fn within<T>(
+        &mut self,
+        step: PathStep,
+        compile: impl FnOnce(&mut KeyPath) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.0.push(step);
+        let result = compile(self)?;
+        self.0.pop();
+        Ok(result)
+    }
+
+    /// Compiles each item below `key`.
+    fn each<S, T>(
+        &mut self,
+        key: &str,
+        items: &[S],
+        mut compile: impl FnMut(&S, &mut KeyPath) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        self.within(PathStep::Key(key.to_owned()), |path| {
+            let items = items.iter().enumerate();
+            items.map(|(i, item)| path.within(PathStep::Index(i), |path| compile(item, path))).collect()
+        })
+    }
+}
+
+impl Compiler<'_> {
+    fn rule(&self, index: usize, rule: &EventRule) -> Result<Rule, RuleError> {
+        let (kind, event) = match self.moment {
+            Moment::Connect => ("connect", None),
+            Moment::Event => ("on", Some(rule.event.as_str().into())),
+        };
+        let mut path = KeyPath(vec![PathStep::Key(kind.to_owned()), PathStep::Index(index)]);
+        self.rule_at(index, rule, &mut path).map_err(|fault| RuleError {
+            namespace: self.namespace.into(),
+            event,
+            key: path.0,
+            text: fault.text.into(),
+            at: fault.at,
+            message: fault.message.into(),
+        })
+    }
+
+    fn rule_at(&self, index: usize, rule: &EventRule, path: &mut KeyPath) -> Result<Rule, Fault> {
+        let moment = self.moment;
+        let mut set = Vec::with_capacity(rule.set.len());
+        path.within(PathStep::Key("set".to_owned()), |path| {
+            for (name, value) in &rule.set {
+                let step = PathStep::Key(name.clone());
+                set.push((quoted(name), path.within(step, |path| Template::compile(value, moment, path))?));
+            }
+            Ok(())
+        })?;
+        Ok(Rule {
+            index,
+            when: self.test("when", rule.when.as_ref(), path)?,
+            allow: self.test("allow", rule.allow.as_ref(), path)?,
+            set,
+            leave: path.each("leave", &rule.leave, |text, _| LeavePattern::compile(text, moment))?,
+            join: path.each("join", &rule.join, |text, _| Text::compile(text, moment))?,
+            replies: path.each("reply", &rule.reply, |reply, path| self.reply(reply, path))?,
+            ack: rule.ack.as_ref().map(|ack| self.ack(ack, path)).transpose()?,
+            disconnect: rule.disconnect,
+        })
+    }
+
+    fn test(&self, key: &str, condition: Option<&Condition>, path: &mut KeyPath) -> Result<Option<Test>, Fault> {
+        path.within(PathStep::Key(key.to_owned()), |_| match condition {
+            None => Ok(None),
+            Some(Condition::Fixed(fixed)) => Ok(Some(Test::Fixed(*fixed))),
+            Some(Condition::Expression(text)) => match Expression::compile(text, self.moment) {
+                Ok(expression) => Ok(Some(Test::Expression(expression))),
+                Err(fault) => Err(fault.of(text)),
+            },
+        })
+    }
+
+    fn reply(&self, reply: &ReplySource, path: &mut KeyPath) -> Result<ReplyTemplate, Fault> {
+        let step = PathStep::Key("event".to_owned());
+        let name = path.within(step, |_| Text::compile(&reply.event, self.moment))?;
+        let args = match (&reply.data, &reply.args) {
+            (Some(_), Some(_)) => return Err(Fault::new(0, "a reply has either data or args")),
+            (None, None) => Vec::new(),
+            (None, Some(args)) => path.each("args", args, |arg, path| Template::compile(arg, self.moment, path))?,
+            (Some(data), None) => {
+                let step = PathStep::Key("data".to_owned());
+                vec![path.within(step, |path| Template::compile(data, self.moment, path))?]
+            }
+        };
+        Ok(ReplyTemplate { name, args })
+    }
+
+    fn ack(&self, ack: &AckSource, path: &mut KeyPath) -> Result<AckTemplate, Fault> {
+        match ack {
+            AckSource::Args(args) => {
+                path.each("ack", args, |arg, path| Template::compile(arg, self.moment, path)).map(AckTemplate::Args)
+            }
+            AckSource::Text(text) => path.within(PathStep::Key("ack".to_owned()), |_| {
+                if text == "{args}" {
+                    return Ok(AckTemplate::AsTheyCame);
+                }
+                Err(Fault::new(0, "ack is an array of arguments, or \"{args}\" for those that came").of(text))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::json;
+    use proptest::prelude::*;
+
+    const MANY_TRAINS: &str = include_str!("../../../examples/many-trains.toml");
+    const HOUSING_SOCIETY: &str = include_str!("../../../examples/housing-society.toml");
+
+    /// Rules that touch every part of the language, for clients to try to break.
+    const EVERYTHING: &str = r#"
+        [[namespace]]
+        name = "/all"
+        [[namespace.connect]]
+        when = "has(query.trainNo)"
+        join = ["train_{query.trainNo}"]
+        [[namespace.connect]]
+        when = "auth.role == 'ADMIN'"
+        join = ["admin"]
+        [[namespace.on]]
+        event = "look"
+        when = "args.all(x, type(x) != bytes) || size(data) > 3 || data.n * 2 < 7 || -data.n == 1"
+        set = { kept = "{data}" }
+        leave = ["r:{data.a}*", "s:{data.b}"]
+        join = ["r:{data.a}", "{string(data.n)}", "{data.list[0].x}"]
+        reply = [
+            { event = "seen:{data.a}", args = ["{data}", "{args}", "{query}", "{state}", "x{data}y{data.list}"] },
+            { event = "sums", data = { all = "{data.list.map(x, x)}", some = ["{data.?n.orValue(0)}"] } },
+        ]
+        ack = "{args}"
+        [[namespace.on]]
+        event = "cel"
+        reply = { event = "e", args = ["{[data]}", "{data == args[0] ? data : null}", "{size(args)}-{data in args}"] }
+        [[namespace.on]]
+        event = "regex"
+        allow = "data.matches('^(a|b)*$') && data.startsWith('a') && data.contains('b')"
+        [[namespace.on]]
+        event = "rows"
+        when = "data.rows.all(row, row.cells.exists(c, c > 0))"
+        disconnect = true
+    "#;
+
+    /// The `[[namespace]]` part of a config file, as the config module will hand it over.
+    fn rules(config: &str) -> NamespaceRules {
+        try_rules(config).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn try_rules(config: &str) -> Result<NamespaceRules, RuleError> {
+        let config: toml::Table = toml::from_str(config).unwrap();
+        let namespaces: Vec<RulesSource> = config["namespace"].clone().try_into().unwrap();
+        NamespaceRules::compile(&namespaces[0])
+    }
+
+    /// Rules with one `[[namespace.on]]` for the event `e`.
+    fn on_e(rule: &str) -> Result<NamespaceRules, RuleError> {
+        try_rules(&format!("[[namespace]]\nname = '/n'\n[[namespace.on]]\nevent = 'e'\n{rule}"))
+    }
+
+    /// One socket's side of a conversation.
+    struct Client<'r> {
+        rules: &'r NamespaceRules,
+        state: State,
+    }
+
+    impl<'r> Client<'r> {
+        fn new(rules: &'r NamespaceRules) -> Client<'r> {
+            Client { rules, state: State::default() }
+        }
+
+        fn says(&mut self, event: &str, args: &[&str]) -> Result<Outcome, String> {
+            let query = [("trainNo".into(), "17225".into()), ("role".into(), "A\"B".into())];
+            let facts = Facts {
+                namespace: "/n",
+                sid: "sid0",
+                ip: "::1",
+                query: &query,
+                auth_json: "null",
+                claims_json: r#"{"sub":"u1"}"#,
+                state: &self.state,
+                args,
+            };
+            let outcome = self.rules.on_event(event, &facts).map_err(|refusal| refusal.reason)?;
+            self.state = outcome.state.clone().unwrap_or(std::mem::take(&mut self.state));
+            Ok(outcome)
+        }
+    }
+
+    fn says(rules: &NamespaceRules, data: &str) -> Result<Outcome, String> {
+        Client::new(rules).says("e", &[data])
+    }
+
+    fn join(room: &str) -> RoomStep {
+        RoomStep::Join(room.to_owned())
+    }
+
+    fn leave_all(prefix: &str) -> RoomStep {
+        RoomStep::LeavePrefix(prefix.to_owned())
+    }
+
+    fn reply(name_json: &str, args_json: &str) -> Reply {
+        Reply { name_json: name_json.to_owned(), args_json: args_json.to_owned(), arg_count: 1 }
+    }
+
+    // ---- the systems ----
+
+    #[test]
+    fn many_trains_in_either_order() {
+        let rules = rules(MANY_TRAINS);
+        let subscribe = r#"{"type":"SUBSCRIBE_TRAIN","trainNo":"12345"}"#;
+        let identify = r#"{"type":"IDENTIFY","role":"TTE","irctcId":"IR0001"}"#;
+
+        let mut client = Client::new(&rules);
+        let outcome = client.says("SUBSCRIBE_TRAIN", &[subscribe]).unwrap();
+        assert_eq!(outcome.rooms, [leave_all("train:"), join("train:12345")]);
+        assert_eq!(outcome.replies, [reply("\"SUBSCRIBED\"", r#"{"trainNo":"12345"}"#)]);
+        assert_eq!(client.state.as_json(), r#"{"trainNo":"12345"}"#);
+        let outcome = client.says("IDENTIFY", &[identify]).unwrap();
+        let both = [join("user:IR0001"), join("role:TTE"), leave_all("train:12345:"), join("train:12345:TTE")];
+        assert_eq!(outcome.rooms[2..], both);
+        let identified = reply("\"IDENTIFIED\"", r#"{"irctcId":"IR0001","role":"TTE"}"#);
+        assert_eq!(sorted_members(&outcome.replies), sorted_members(&[identified]));
+
+        let mut client = Client::new(&rules);
+        let outcome = client.says("IDENTIFY", &[identify]).unwrap();
+        assert_eq!(outcome.rooms, [leave_all("user:"), leave_all("role:"), join("user:IR0001"), join("role:TTE")]);
+        let outcome = client.says("SUBSCRIBE_TRAIN", &[subscribe]).unwrap();
+        assert_eq!(outcome.rooms, [leave_all("train:"), join("train:12345"), join("train:12345:TTE")]);
+        let outcome = client.says("SUBSCRIBE_TRAIN", &[r#"{"trainNo":"7"}"#]).unwrap();
+        assert_eq!(outcome.rooms, [leave_all("train:"), join("train:7"), join("train:7:TTE")], "leaves the old train");
+    }
+
+    #[test]
+    fn many_trains_lets_nobody_smuggle() {
+        let rules = rules(MANY_TRAINS);
+        for train in [r#""5:TTE""#, r#""""#, r#""*""#, r#""1234567890123""#, r#""5\n""#, "5", "null", r#"["5"]"#] {
+            let mut client = Client::new(&rules);
+            assert!(client.says("SUBSCRIBE_TRAIN", &[&format!(r#"{{"trainNo":{train}}}"#)]).is_err(), "{train}");
+            assert_eq!(client.state, State::default());
+        }
+        let mut client = Client::new(&rules);
+        assert!(client.says("IDENTIFY", &[r#"{"role":"DRIVER","irctcId":"1"}"#]).is_err());
+        assert!(client.says("IDENTIFY", &[r#"{"role":"TTE","irctcId":"1:2"}"#]).is_err());
+        assert_eq!(client.says("JUMP", &["{}"]), Err(NO_RULE.to_owned()));
+        assert_eq!(client.says("SUBSCRIBE_TRAIN", &[]), Err("data.trainNo is missing".to_owned()));
+        // Of two members of one name every reader takes the last.
+        let twice = client.says("SUBSCRIBE_TRAIN", &[r#"{"trainNo":"5:TTE","trainNo":"5"}"#]).unwrap();
+        assert_eq!(twice.rooms[1], join("train:5"));
+        assert!(client.says("SUBSCRIBE_TRAIN", &[r#"{"trainNo":"5","train\u004eo":"5:TTE"}"#]).is_err());
+    }
+
+    #[test]
+    fn housing_society_joins_flats_and_societies_only() {
+        let rules = rules(HOUSING_SOCIETY);
+        let mut client = Client::new(&rules);
+        let ask = r#"{"room_type":"flat","room_id":"A-101","user_id":"u1"}"#;
+        let outcome = client.says("join_room", &[ask]).unwrap();
+        assert_eq!(outcome.rooms, [join("flat:A-101")]);
+        let answer = reply("\"room_joined\"", r#"{"room_type":"flat","room_id":"A-101","room_name":"flat:A-101"}"#);
+        assert_eq!(sorted_members(&outcome.replies), sorted_members(&[answer]));
+        assert_eq!(outcome.ack, Some(Args { json: outcome.replies[0].args_json.clone(), count: 1 }));
+
+        let outcome = client.says("join_room", &[r#"{"room_type":"society","room_id":42,"user_id":1}"#]).unwrap();
+        assert_eq!(outcome.rooms, [join("society:42")]);
+        assert!(outcome.replies[0].args_json.contains(r#""room_id":42"#), "{outcome:?}");
+        for bad in [
+            r#"{"room_type":"city","room_id":"1","user_id":"u"}"#,
+            r#"{"room_type":"flat","room_id":"1:2","user_id":"u"}"#,
+            r#"{"room_type":"flat","room_id":1.5,"user_id":"u"}"#,
+            r#"{"room_type":"flat","room_id":1e3,"user_id":"u"}"#,
+            r#"{"room_type":["flat"],"room_id":"1","user_id":"u"}"#,
+            r#"{"room_type":"flat","room_id":"1"}"#,
+            "null",
+        ] {
+            assert!(client.says("join_room", &[bad]).is_err(), "{bad}");
+        }
+    }
+
+    /// TOML tables come in the order that the toml crate keeps; JSON objects mean the same in any.
+    fn sorted_members(replies: &[Reply]) -> Vec<(&str, Vec<(&str, &str)>)> {
+        let sorted = replies.iter().map(|reply| {
+            let mut members: Vec<_> = json::members(&reply.args_json).collect();
+            members.sort_unstable();
+            (reply.name_json.as_str(), members)
+        });
+        sorted.collect()
+    }
+
+    // ---- the language ----
+
+    #[test]
+    fn values_that_are_passed_on_keep_their_bytes() {
+        let rules = on_e("reply = { event = 'r', args = ['{data.v}', 'v is {data.v}'] }").unwrap();
+        for (value, in_text) in [
+            ("123456789012345678901234567890", "v is 123456789012345678901234567890"),
+            ("1.0", "v is 1.0"),
+            ("1E400", "v is 1E400"),
+            (r#"{"b":1,"a":2 ,"b":3}"#, r#"v is {\"b\":1,\"a\":2 ,\"b\":3}"#),
+            (r#""q\"\u0041\ud83d\ude00é""#, r#"v is q\"\u0041\ud83d\ude00é"#),
+            ("[1, null]", "v is [1, null]"),
+            ("null", "v is null"),
+        ] {
+            let outcome = says(&rules, &format!(r#"{{ "v" : {value} }}"#)).unwrap();
+            assert_eq!(outcome.replies[0].args_json, format!("{value},\"{in_text}\""));
+            assert_eq!(outcome.replies[0].arg_count, 2);
+        }
+    }
+
+    #[test]
+    fn room_names_take_strings_integers_and_booleans() {
+        let path = on_e("join = ['r:{data.v}']").unwrap();
+        let cel = on_e("join = ['r:{true ? data.v : null}']").unwrap();
+        for (value, room) in [
+            (r#""a""#, Some("r:a")),
+            (r#""\u0041\n\"""#, Some("r:A\n\"")),
+            (r#""*""#, Some("r:*")),
+            ("7", Some("r:7")),
+            ("-7", Some("r:-7")),
+            ("18446744073709551615", Some("r:18446744073709551615")),
+            ("true", Some("r:true")),
+            ("1.5", None),
+            ("1e3", None),
+            ("null", None),
+            ("{}", None),
+            ("[1]", None),
+        ] {
+            for rules in [&path, &cel] {
+                let outcome = says(rules, &format!(r#"{{"v":{value}}}"#));
+                assert_eq!(outcome.ok().map(|o| o.rooms), room.map(|room| vec![join(room)]), "{value}");
+            }
+        }
+        let big = says(&path, r#"{"v":123456789012345678901234567890}"#).unwrap();
+        assert_eq!(big.rooms, [join("r:123456789012345678901234567890")]);
+        let reason = "data.v cannot stand in a room name; a string, an integer, true and false can";
+        assert_eq!(says(&path, r#"{"v":null}"#), Err(reason.to_owned()));
+        assert_eq!(says(&path, "{}"), Err("data.v is missing".to_owned()));
+    }
+
+    #[test]
+    fn a_star_from_a_client_is_no_wildcard() {
+        let rules = on_e("leave = ['a:{data}', 'b:{data}*', '{\"*\"}']").unwrap();
+        let outcome = says(&rules, r#""*""#).unwrap();
+        let leave = |room: &str| RoomStep::Leave(room.to_owned());
+        assert_eq!(outcome.rooms, [leave("a:*"), leave_all("b:*"), leave("*")]);
+    }
+
+    #[test]
+    fn a_leave_takes_back_earlier_joins() {
+        let rules = try_rules(
+            "[[namespace]]\nname = '/'\n[[namespace.on]]\nevent = 'e'\njoin = ['a:1', 'b', 'b']\n\
+             [[namespace.on]]\nevent = 'e'\nleave = ['a:*', 'c']\njoin = ['a:2', 'b']",
+        );
+        let outcome = says(&rules.unwrap(), "1").unwrap();
+        assert_eq!(outcome.rooms, [join("b"), leave_all("a:"), RoomStep::Leave("c".to_owned()), join("a:2")]);
+    }
+
+    #[test]
+    fn one_refusal_refuses_all() {
+        let rules = try_rules(
+            "[[namespace]]\nname = '/'\n[[namespace.on]]\nevent = 'e'\njoin = ['a']\nset = { x = 1 }\n\
+             [[namespace.on]]\nevent = 'e'\nwhen = 'data.strict'\nallow = 'state.x == 2'\njoin = ['b']",
+        )
+        .unwrap();
+        let facts_state = State::default();
+        let facts = |args| Facts {
+            namespace: "/",
+            sid: "s",
+            ip: "::1",
+            query: &[],
+            auth_json: "null",
+            claims_json: "null",
+            state: &facts_state,
+            args,
+        };
+        let refusal = rules.on_event("e", &facts(&[r#"{"strict":true}"#])).unwrap_err();
+        assert_eq!(refusal, Refusal { reason: "not allowed".to_owned(), rule: Some(1) });
+        let outcome = rules.on_event("e", &facts(&[r#"{"strict":1}"#])).unwrap();
+        assert_eq!(outcome.rooms, [join("a")], "a when that is no boolean is false");
+    }
+
+    #[test]
+    fn connect_rules_add_up_and_may_refuse() {
+        let rules = try_rules(
+            "[[namespace]]\nname = '/'\n\
+             [[namespace.connect]]\nwhen = 'has(query.trainNo)'\njoin = ['train_{query.trainNo}']\n\
+             [[namespace.connect]]\nwhen = \"auth.role == 'ADMIN'\"\njoin = ['admin']\nreply = { event = 'hi' }\n\
+             [[namespace.connect]]\nwhen = 'has(query.banned)'\nallow = false",
+        )
+        .unwrap();
+        let connect = |query: &[(Box<str>, Box<str>)], auth_json| {
+            let state = State::default();
+            let facts = Facts {
+                namespace: "/",
+                sid: "s",
+                ip: "::1",
+                query,
+                auth_json,
+                claims_json: "null",
+                state: &state,
+                args: &[],
+            };
+            rules.on_connect(&facts).map_err(|refusal| refusal.reason)
+        };
+        assert_eq!(connect(&[], "null"), Ok(Outcome::default()));
+        let query = [("trainNo".into(), "1".into()), ("trainNo".into(), "2".into())];
+        let outcome = connect(&query, r#"{"role":"ADMIN"}"#).unwrap();
+        assert_eq!(outcome.rooms, [join("train_2"), join("admin")]);
+        assert_eq!(outcome.replies[0].arg_count, 0);
+        assert_eq!(connect(&[("banned".into(), "".into())], "null"), Err("not allowed".to_owned()));
+    }
+
+    #[test]
+    fn state_is_bounded_and_null_forgets() {
+        let rules = on_e("set = { v = '{data}', w = 'x' }").unwrap();
+        let mut client = Client::new(&rules);
+        client.says("e", &["[1, 2]"]).unwrap();
+        assert_eq!(client.state.as_json(), r#"{"v":[1, 2],"w":"x"}"#);
+        client.says("e", &["null"]).unwrap();
+        assert_eq!(client.state.as_json(), r#"{"w":"x"}"#);
+        let long = format!("\"{}\"", "x".repeat(State::BYTES_MAX));
+        assert!(client.says("e", &[&long]).unwrap_err().contains("exceed 1024 bytes"));
+        assert_eq!(client.state.as_json(), r#"{"w":"x"}"#);
+    }
+
+    #[test]
+    fn acks_carry_what_the_rule_says() {
+        let as_came = on_e("ack = '{args}'").unwrap();
+        let outcome = Client::new(&as_came).says("e", &["1.0", "\"a\""]).unwrap();
+        assert_eq!(outcome.ack, Some(Args { json: "1.0,\"a\"".to_owned(), count: 2 }));
+        let own = on_e("ack = [{ ok = true, n = '{size(args)}' }, 'for {sid}']").unwrap();
+        let ack = says(&own, "1").unwrap().ack.unwrap();
+        assert_eq!(ack.count, 2);
+        assert!(ack.json.ends_with("},\"for sid0\""), "{ack:?}");
+        assert_eq!(says(&on_e("ack = []").unwrap(), "1").unwrap().ack, Some(Args::default()));
+    }
+
+    #[test]
+    fn variables_and_operators() {
+        for (expression, holds) in [
+            ("has(data.a) && !has(data.b)", Some(true)),
+            ("has(data.o.x) || has(data.o.y)", Some(true)),
+            ("has(data.none.x)", None),
+            ("data.a == 1 && data['a'] == 1.0 && data.list[1] == 'two'", Some(true)),
+            ("'a' in data && 'two' in data.list && size(data.list) == 3", Some(true)),
+            ("data.list.exists(x, x == data.a)", Some(true)),
+            ("data.list.filter(data, data == 1).size() == 1", Some(true)),
+            ("data.rows.all(r, r.all(c, c > 0))", Some(true)),
+            ("data.?none.orValue(5) == 5", Some(true)),
+            ("query.role == 'A\"B' && 'trainNo' in query && size(query) == 2", Some(true)),
+            ("claims.sub == 'u1' && auth == null && sid == 'sid0' && ip == '::1'", Some(true)),
+            ("namespace == '/n' && event == 'e' && size(args) == 2 && args[1] == 'second'", Some(true)),
+            ("namespace + data.namespace == '/nfield' && 'namespace' in data && has(data.namespace)", Some(true)),
+            ("{'namespace': namespace}.namespace == '/n' && data.?namespace.hasValue()", Some(true)),
+            ("state == {}", Some(true)),
+            ("data.big > 9007199254740993 && data.big > 18446744073709551614u", Some(true)),
+            ("data.yes", Some(true)),
+            ("data.a", None),
+            ("data.none == 1", None),
+            ("data.none == 1 || data.a == 1", Some(true)),
+            ("1 / (data.a - 1) == 1", None),
+            ("data.min / -1 > 0", None),
+            ("data.min % -1 == 0", None),
+            ("-data.min > 0", None),
+            ("int(data.huge) > 0", None),
+            ("'x' + data.list[1] == 'xtwo'", Some(true)),
+            ("data.list[7] == 1", None),
+            ("args[18446744073709551615u] == 1", None),
+        ] {
+            let rules = on_e(&format!("allow = '''{expression}'''")).unwrap();
+            let data = r#"{"a":1,"o":{"y":null},"list":[1,"two",3],"rows":[[1],[2,3]],"big":18446744073709551615,
+                "yes":true,"min":-9223372036854775808,"huge":1e300,"namespace":"field"}"#;
+            let outcome = Client::new(&rules).says("e", &[data, "\"second\""]);
+            let found = match &outcome {
+                Ok(_) => Some(true),
+                Err(reason) if reason == "not allowed" => Some(false),
+                Err(_) => None,
+            };
+            assert_eq!(found, holds, "{expression}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn conditions_look_at_so_much_and_no_more() {
+        let rules = on_e("allow = 'size(data.list) > 0 && has(data.other)'\njoin = ['r{data.id}']").unwrap();
+        let message =
+            |items: usize| format!(r#"{{"list":[{}1],"other":"{}","id":1}}"#, "1,".repeat(items), "x".repeat(1 << 20));
+        assert!(says(&rules, &message(1000)).is_ok(), "what stands beside is not looked at");
+        let reason = says(&rules, &message(2000)).unwrap_err();
+        assert!(reason.starts_with("data.list is not valid Unicode, or too large"), "{reason}");
+    }
+
+    #[test]
+    fn mistakes_name_rule_key_and_character() {
+        for (rule, error) in [
+            ("join = ['a', 'route:{dta.id}']", "join[1]: \"route:{dta.id}\", at character 8: unknown variable dta"),
+            ("join = ['é{ dta }']", "join[0]: \"é{ dta }\", at character 4: unknown variable dta"),
+            ("when = 'data.x +'", "when: \"data.x +\", at character 9: the expression ends too early"),
+            ("allow = 'fetch(data)'", "allow: \"fetch(data)\", at character 6: unknown function fetch"),
+            ("allow = 'data.matches(data.p)'", "the pattern of matches must be a string written here"),
+            ("allow = \"data.matches('(a')\"", "unclosed group"),
+            ("allow = 'args.all(x, args.all(y, x == y))'", "a macro within a macro can only go over a part of x"),
+            (
+                "reply = { event = 'r', data = { a = [1, '{'] } }",
+                "reply[0].data.a[1]: \"{\", at character 1: a { without",
+            ),
+            ("reply = { event = 'r}' }", "reply[0].event: \"r}\", at character 2: a } without its {"),
+            ("reply = { event = 'r', data = 1, args = [] }", "a reply has either data or args"),
+            ("leave = ['a*b']", "leave[0]: \"a*b\", at character 2: a * can only be the last character"),
+            ("ack = '{data}'", "ack: \"{data}\", at character 1: ack is an array of arguments"),
+            ("set = { a = '{}' }", "set.a: \"{}\", at character 2: the expression ends too early"),
+        ] {
+            let found = on_e(rule).unwrap_err().to_string();
+            assert!(found.starts_with("namespace \"/n\", on[0] \"e\", key "), "{found}");
+            assert!(found.contains(error), "{found}\nexpected {error}");
+        }
+        let connect = "[[namespace]]\nname = '/'\n[[namespace.connect]]\nwhen = 'has(data.x)'";
+        let found = try_rules(connect).unwrap_err().to_string();
+        assert!(found.contains("connect[0], key when: \"has(data.x)\", at character 5: data is not known"), "{found}");
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let toml = "name = '/'\n[[on]]\nevent = 'e'\njion = ['a']";
+        assert!(toml::from_str::<RulesSource>(toml).unwrap_err().to_string().contains("jion"));
+        let toml = "name = '/'\n[[on]]\nevent = 'e'\nreply = { event = 'r', dat = 1 }";
+        assert!(toml::from_str::<RulesSource>(toml).unwrap_err().to_string().contains("dat"));
+    }
+
+    // ---- whatever clients send ----
+
+    /// JSON values with the names that the rules ask for, so that they get somewhere.
+    fn any_json() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            any::<bool>().prop_map(|b| b.to_string()),
+            any::<i64>().prop_map(|n| n.to_string()),
+            any::<u64>().prop_map(|n| n.to_string()),
+            any::<f64>().prop_filter("JSON has no NaN", |f| f.is_finite()).prop_map(|f| format!("{f:?}")),
+            Just("1e999".to_owned()),
+            "[a-b*:{}é]{0,6}".prop_map(|s| quoted(&s)),
+            any::<String>().prop_map(|s| quoted(&s)),
+            Just(r#""\ud83d\ude00\u0000\/""#.to_owned()),
+        ];
+        let key = prop_oneof![
+            "trainNo|role|irctcId|room_type|room_id|user_id|a|b|n|list|x|rows|cells".prop_map(|s| quoted(&s)),
+            any::<String>().prop_map(|s| quoted(&s)),
+        ];
+        leaf.prop_recursive(6, 64, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(|items| format!("[{}]", items.join(" , "))),
+                prop::collection::vec((key.clone(), inner), 0..6).prop_map(|members| {
+                    let members: Vec<_> = members.iter().map(|(k, v)| format!("{k} :{v}")).collect();
+                    format!("{{{}}}", members.join(","))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_panics_and_all_that_goes_out_is_json(
+            args in prop::collection::vec(any_json(), 0..3), other in any_json(), state in any_json(),
+        ) {
+            let mut scratch = json::Scratch::default();
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let state = [("\"role\"", state), ("\"trainNo\"", other.clone())];
+            let state = State::default().with(&state).unwrap_or_default();
+            let query = [("trainNo".into(), other.as_str().into())];
+            let facts = Facts {
+                namespace: "/", sid: "s", ip: "::1", query: &query, auth_json: &other, claims_json: &other,
+                state: &state, args: &args,
+            };
+            for rules in [rules(MANY_TRAINS), rules(HOUSING_SOCIETY), rules(EVERYTHING)] {
+                let events = rules.events.keys().map(|event| rules.on_event(event, &facts));
+                for outcome in events.chain([rules.on_connect(&facts)]).flatten() {
+                    let Outcome { state, replies, ack, .. } = outcome;
+                    let mut texts: Vec<String> = replies.iter().map(|r| format!("[{}]", r.args_json)).collect();
+                    texts.extend(replies.into_iter().map(|r| r.name_json));
+                    texts.extend(ack.map(|ack| format!("[{}]", ack.json)));
+                    texts.extend(state.map(|state| state.as_json().to_owned()));
+                    for text in texts {
+                        prop_assert!(json::validate(text.as_bytes(), &mut scratch).is_ok(), "{}", text);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn no_config_string_panics(text in r#"[a-d{}'"\\r*()\[\]., :?+&|0-9éx]{0,24}"#) {
+            let rule = EventRule {
+                event: "e".to_owned(),
+                when: Some(Condition::Expression(text.clone())),
+                ..EventRule::default()
+            };
+            let (join, leave) = (vec![text.clone()], vec![text]);
+            let join = EventRule { event: "e".to_owned(), join, leave, ..EventRule::default() };
+            for rule in [rule, join] {
+                let source = RulesSource { name: "/".to_owned(), connect: Vec::new(), on: vec![rule] };
+                match NamespaceRules::compile(&source) {
+                    Ok(rules) => drop(says(&rules, r#"{"a":1,"b":"x"}"#)),
+                    Err(error) => drop(error.to_string()),
+                }
+            }
+        }
+    }
+}

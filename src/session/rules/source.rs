@@ -1,0 +1,177 @@
+//! The rules as they stand in the config file: serde types, nothing checked beyond their shape. Does not know the file.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor, value};
+
+/// The rules of one namespace. Every string in it is an expression (`when`, `allow`) or a template (the others).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RulesSource {
+    /// The namespace, with its slash.
+    pub name: String,
+    /// What happens when a client connects, in the order of the file.
+    #[serde(default)]
+    pub connect: Vec<ConnectRule>,
+    /// What happens when a client sends an event, in the order of the file.
+    #[serde(default)]
+    pub on: Vec<EventRule>,
+}
+
+/// `[[namespace.connect]]`: what happens when a client connects. Every rule whose `when` holds applies.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectRule {
+    /// The rule is passed over unless this holds. Left out: it always applies. An error in it counts as false.
+    pub when: Option<Condition>,
+    /// The connection is refused unless this holds. Left out: allowed. An error in it refuses.
+    pub allow: Option<Condition>,
+    /// Values that the socket keeps, readable as `state.NAME` by later rules and messages; null forgets the name.
+    #[serde(default)]
+    pub set: toml::Table,
+    /// Rooms to leave, before `join`. A `*` at the end, written here and not by a client, leaves all rooms that begin
+    /// so.
+    #[serde(default)]
+    pub leave: Vec<String>,
+    /// Rooms to join.
+    #[serde(default)]
+    pub join: Vec<String>,
+    /// Events for this client: one table or an array of them.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub reply: Vec<ReplySource>,
+}
+
+/// `[[namespace.on]]`: what happens when a client sends `event`. Every rule for the event whose `when` holds is taken;
+/// if one of them refuses, nothing of any of them happens; if none is taken, the message is refused.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventRule {
+    /// The event's name, literally.
+    pub event: String,
+    /// The rule is passed over unless this holds. Left out: it is taken. An error in it counts as false.
+    pub when: Option<Condition>,
+    /// The message is refused unless this holds. Left out: allowed. An error in it refuses.
+    pub allow: Option<Condition>,
+    /// As [`ConnectRule::set`]. Templates of this same rule still read the old values.
+    #[serde(default)]
+    pub set: toml::Table,
+    /// As [`ConnectRule::leave`].
+    #[serde(default)]
+    pub leave: Vec<String>,
+    /// As [`ConnectRule::join`].
+    #[serde(default)]
+    pub join: Vec<String>,
+    /// As [`ConnectRule::reply`].
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub reply: Vec<ReplySource>,
+    /// The arguments of the acknowledgement, should the client ask for one. The last rule taken that has an `ack` gives
+    /// it.
+    pub ack: Option<AckSource>,
+    /// True: the socket is disconnected after the replies.
+    #[serde(default)]
+    pub disconnect: bool,
+}
+
+impl ConnectRule {
+    /// The same rule in the wider form.
+    pub(super) fn to_event_rule(&self) -> EventRule {
+        let ConnectRule { when, allow, set, leave, join, reply } = self.clone();
+        EventRule { event: String::new(), when, allow, set, leave, join, reply, ack: None, disconnect: false }
+    }
+}
+
+/// `true`, `false`, or an expression that yields one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// The same for every client.
+    Fixed(bool),
+    /// A CEL expression, without braces.
+    Expression(String),
+}
+
+/// One event for the client that sent the message.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplySource {
+    /// The event's name, a template.
+    pub event: String,
+    /// The only argument.
+    pub data: Option<toml::Value>,
+    /// All arguments, instead of `data`.
+    pub args: Option<Vec<toml::Value>>,
+}
+
+/// What an acknowledgement carries.
+#[derive(Clone, Debug)]
+pub enum AckSource {
+    /// A string; only `"{args}"` has a meaning: the arguments as they came.
+    Text(String),
+    /// One template per argument.
+    Args(Vec<toml::Value>),
+}
+
+/// Not an untagged enum: its errors would not say what is wrong inside the table.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ReplySource>, D::Error> {
+    struct OneOrMany;
+    impl<'de> Visitor<'de> for OneOrMany {
+        type Value = Vec<ReplySource>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table { event, data } or an array of them")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Ok(vec![ReplySource::deserialize(value::MapAccessDeserializer::new(map))?])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(value::SeqAccessDeserializer::new(seq))
+        }
+    }
+    deserializer.deserialize_any(OneOrMany)
+}
+
+impl<'de> Deserialize<'de> for Condition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Condition, D::Error> {
+        struct BoolOrText;
+        impl Visitor<'_> for BoolOrText {
+            type Value = Condition;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or a string with an expression")
+            }
+
+            fn visit_bool<E>(self, fixed: bool) -> Result<Condition, E> {
+                Ok(Condition::Fixed(fixed))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Condition, E> {
+                Ok(Condition::Expression(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(BoolOrText)
+    }
+}
+
+impl<'de> Deserialize<'de> for AckSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AckSource, D::Error> {
+        struct TextOrArgs;
+        impl<'de> Visitor<'de> for TextOrArgs {
+            type Value = AckSource;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of arguments or the string \"{args}\"")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<AckSource, E> {
+                Ok(AckSource::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<AckSource, A::Error> {
+                Ok(AckSource::Args(Vec::deserialize(value::SeqAccessDeserializer::new(seq))?))
+            }
+        }
+        deserializer.deserialize_any(TextOrArgs)
+    }
+}

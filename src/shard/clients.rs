@@ -1,0 +1,437 @@
+//! What clients say, and what the rules make of it. One message of a session at a time: the next one waits until the joins
+//! of this one are done, so that a client's messages take effect in their order whatever cores they concern.
+
+use super::joins::Then;
+use super::{CLIENT_LEFT, Closing, Flow, PROTOCOL_ERROR, REFUSED, Shard, UNSUPPORTED};
+use crate::base::clock::Millis;
+use crate::base::counters;
+use crate::base::event::Event;
+use crate::base::frame::Frame;
+use crate::base::ids::{NamespaceId, RoomKey, RoomName, SlotRef, SocketId};
+use crate::proto::engineio::{self, PacketType};
+use crate::proto::raw::{self, Shape};
+use crate::proto::socketio::{self, Incoming, PacketKind};
+use crate::proto::{http, json};
+use crate::session::rules::{Facts, Outcome, Refusal, RoomStep};
+use crate::session::{Kind, Socket};
+use smallvec::SmallVec;
+
+/// An event that a client sent.
+#[derive(Clone, Copy)]
+struct ClientEvent<'a> {
+    name: &'a str,
+    args: &'a [&'a str],
+    ack_id: Option<u64>,
+    attachments: &'a [Box<[u8]>],
+}
+
+impl Shard {
+    /// A text message came.
+    pub fn text(&mut self, at: SlotRef, text: &str, now: Millis) -> Flow {
+        if !self.hears(at) {
+            return Flow::Ready;
+        }
+        if self.options.panic_on.is_some_and(|trap| trap == text) {
+            panic!("a client's message asked for a panic");
+        }
+        match self.sessions[at.slot].kind {
+            Kind::SocketIo => self.engine_io(at, text, now),
+            Kind::Raw { shape, .. } => self.raw_text(at, text, shape),
+        }
+        self.flow(at)
+    }
+
+    /// A binary message came.
+    pub fn binary(&mut self, at: SlotRef, bytes: &[u8]) -> Flow {
+        if !self.hears(at) {
+            return Flow::Ready;
+        }
+        match self.sessions[at.slot].kind {
+            Kind::SocketIo => match self.sessions[at.slot].reassembler.binary(bytes) {
+                Ok(Some(packet)) => self.packet(at, &packet),
+                Ok(None) => {}
+                Err(error) => self.protocol_error(at, error.label()),
+            },
+            Kind::Raw { .. } => {
+                self.counters.count(counters::CLIENT_ERRORS, "binary_on_raw");
+                self.close(at, UNSUPPORTED);
+            }
+        }
+        self.flow(at)
+    }
+
+    /// The client's WebSocket answered a ping.
+    pub fn websocket_pong(&mut self, at: SlotRef, now: Millis) {
+        if self.hears(at) && self.sessions[at.slot].kind != Kind::SocketIo {
+            self.pong(at, now);
+        }
+    }
+
+    /// The session's driver found that the client breaks the transport's protocol.
+    pub fn violated(&mut self, at: SlotRef, closing: Closing, label: &'static str) {
+        if self.hears(at) {
+            self.counters.count(counters::CLIENT_ERRORS, label);
+            self.close(at, closing);
+        }
+    }
+
+    /// Has the session closed in good order, for `closing`.
+    pub fn shut(&mut self, at: SlotRef, closing: Closing) {
+        if self.hears(at) {
+            self.close(at, closing);
+        }
+    }
+
+    /// The client's transport says goodbye: its sockets leave now, what waits for it is still sent.
+    pub fn closed_by_peer(&mut self, at: SlotRef) {
+        if self.hears(at) {
+            self.tear_down(at);
+        }
+    }
+
+    /// True while a message of the client waits for owners to answer.
+    #[must_use]
+    pub fn is_busy(&self, at: SlotRef) -> bool {
+        self.flow(at) == Flow::Wait
+    }
+
+    /// Puts the session into a namespace: the rules say where its socket belongs. The client hears of it when the socket is
+    /// in all its rooms.
+    pub(super) fn connect(&mut self, at: SlotRef, namespace: NamespaceId, auth: Option<&str>) {
+        let random = self.random_bytes();
+        let core = self.core;
+        let socket = self.sockets.insert_with(|socket| Socket {
+            session: at.slot,
+            namespace,
+            sid: SocketId::new(core, socket.slot, random),
+            connected: false,
+            joining: 0,
+            auth: auth.map(Into::into),
+            state: Default::default(),
+        });
+        let session = &mut self.sessions[at.slot];
+        session.sockets.push((namespace, socket));
+        if session.connect_by.take().is_some() {
+            self.arm(at);
+        }
+        let outcome = self.judge(socket, None, |rules, facts| rules.on_connect(facts));
+        let settled = outcome.and_then(|outcome| {
+            let keys = self.settle(socket, &outcome)?;
+            Ok((outcome, keys))
+        });
+        match settled {
+            Ok((outcome, mut keys)) => {
+                let whole = self.topology.key(namespace, RoomName::whole_namespace());
+                keys.insert(0, whole);
+                let mut frames: SmallVec<[Frame; 2]> = SmallVec::new();
+                if self.sessions[at.slot].kind == Kind::SocketIo {
+                    let sid = self.sockets[socket.slot].sid.to_string();
+                    self.scratch.clear();
+                    socketio::connect(&mut self.scratch, &self.namespaces[usize::from(namespace.0)].name, &sid);
+                    frames.push(Frame::new(&self.scratch));
+                }
+                self.answers(at, namespace, &outcome, None, &[], &mut frames);
+                if !self.join(socket, &keys, Then::Connected(frames)) {
+                    self.sessions[at.slot].busy = Some(socket);
+                }
+                if outcome.disconnect {
+                    self.disconnect(socket, false);
+                }
+            }
+            Err(refusal) => {
+                self.count_refusal("connect");
+                self.forget_socket(at, socket);
+                match self.sessions[at.slot].kind {
+                    Kind::SocketIo => self.connect_error(at, &self.namespace_name(namespace), &refusal.reason),
+                    Kind::Raw { .. } => self.close(at, REFUSED),
+                }
+            }
+        }
+    }
+
+    /// True while the session is there and what its client says counts.
+    fn hears(&self, at: SlotRef) -> bool {
+        self.sessions.get(at).is_some_and(|session| !session.closing)
+    }
+
+    fn flow(&self, at: SlotRef) -> Flow {
+        if self.sessions.get(at).is_some_and(|session| session.busy.is_some()) { Flow::Wait } else { Flow::Ready }
+    }
+
+    fn protocol_error(&mut self, at: SlotRef, label: &'static str) {
+        self.counters.count(counters::CLIENT_ERRORS, label);
+        self.close(at, PROTOCOL_ERROR);
+    }
+
+    fn engine_io(&mut self, at: SlotRef, text: &str, now: Millis) {
+        let (kind, data) = match engineio::parse(text) {
+            Ok(packet) => packet,
+            Err(error) => return self.protocol_error(at, error.label()),
+        };
+        match kind {
+            PacketType::Message => {
+                let limits = socketio::Limits {
+                    attachments_max: self.options.limits.attachments_max,
+                    packet_bytes_max: self.options.limits.message_bytes_max,
+                };
+                // The reassembler is taken out for the call, as the packet borrows from the text alone.
+                let mut reassembler = std::mem::take(&mut self.sessions[at.slot].reassembler);
+                let packet = reassembler.text(data, &limits, &mut self.json);
+                self.sessions[at.slot].reassembler = reassembler;
+                match packet {
+                    Ok(Some(packet)) => self.packet(at, &packet),
+                    Ok(None) => {}
+                    Err(error) => self.protocol_error(at, error.label()),
+                }
+            }
+            PacketType::Pong => self.pong(at, now),
+            PacketType::Ping => {
+                self.scratch.clear();
+                engineio::pong(&mut self.scratch, data);
+                self.push_scratch(at.slot);
+            }
+            PacketType::Close => self.close(at, CLIENT_LEFT),
+            PacketType::Noop => {}
+            PacketType::Open | PacketType::Upgrade => self.protocol_error(at, "unexpected_packet"),
+        }
+    }
+
+    fn packet(&mut self, at: SlotRef, packet: &Incoming<'_>) {
+        self.counters.client_messages += 1;
+        let present = self.namespace(&packet.namespace).and_then(|namespace| {
+            let sockets = &self.sessions[at.slot].sockets;
+            sockets.iter().find(|(other, _)| *other == namespace).map(|(_, socket)| *socket)
+        });
+        match (packet.kind, present) {
+            (PacketKind::Connect, None) => match self.namespace(&packet.namespace) {
+                Some(namespace) => {
+                    let auth = (!packet.payload.is_empty()).then_some(&*packet.payload);
+                    self.connect(at, namespace, auth);
+                }
+                None => {
+                    self.count_refusal("unknown_namespace");
+                    self.connect_error(at, &packet.namespace, "Invalid namespace");
+                }
+            },
+            (PacketKind::Event, Some(socket)) => {
+                // The parser admits a number as a name too.
+                let name_json = packet.name_json().unwrap_or_default();
+                let name = match json::kind(name_json) {
+                    json::Kind::String => json::unescape(name_json),
+                    _ => Some(name_json.into()),
+                };
+                let Some(name) = name else { return self.protocol_error(at, "event_name") };
+                let args: SmallVec<[&str; 4]> = packet.args().collect();
+                let attachments = &packet.attachments;
+                self.event(at, socket, ClientEvent { name: &name, args: &args, ack_id: packet.ack_id, attachments });
+            }
+            // Nothing asks clients for acknowledgements yet that a late one could answer; the Node server ignores them too.
+            (PacketKind::Ack, Some(_)) => {}
+            (PacketKind::Disconnect, Some(socket)) => self.forget_socket(at, socket),
+            // The Node server closes the connection on all of these.
+            (PacketKind::Connect, Some(_)) => self.protocol_error(at, "connected_twice"),
+            (PacketKind::Event | PacketKind::Ack | PacketKind::Disconnect, None) => {
+                self.protocol_error(at, "not_connected");
+            }
+            (PacketKind::ConnectError | PacketKind::BinaryEvent | PacketKind::BinaryAck, _) => {
+                self.protocol_error(at, "unexpected_packet");
+            }
+        }
+    }
+
+    fn raw_text(&mut self, at: SlotRef, text: &str, shape: Shape) {
+        self.counters.client_messages += 1;
+        let Some(&(_, socket)) = self.sessions[at.slot].sockets.first() else {
+            return self.protocol_error(at, "not_connected");
+        };
+        match raw::decode(text, shape, &mut self.json) {
+            Ok(incoming) => {
+                let event = ClientEvent { name: &incoming.name, args: &incoming.args, ack_id: None, attachments: &[] };
+                self.event(at, socket, event);
+            }
+            // The connection goes on: the next object may be a good one.
+            Err(error) => {
+                self.counters.count(counters::CLIENT_ERRORS, error.label());
+                self.refuse(at, socket, None, &error.to_string());
+            }
+        }
+    }
+
+    /// Does what the rules say about a client's event.
+    fn event(&mut self, at: SlotRef, socket: SlotRef, event: ClientEvent<'_>) {
+        let outcome = self.judge(socket, Some(event), |rules, facts| rules.on_event(event.name, facts));
+        let settled = outcome.and_then(|outcome| {
+            let keys = self.settle(socket, &outcome)?;
+            Ok((outcome, keys))
+        });
+        match settled {
+            Ok((outcome, keys)) => {
+                let namespace = self.sockets[socket.slot].namespace;
+                let mut frames: SmallVec<[Frame; 2]> = SmallVec::new();
+                self.answers(at, namespace, &outcome, event.ack_id, event.attachments, &mut frames);
+                if !self.join(socket, &keys, Then::Answer(frames)) {
+                    self.sessions[at.slot].busy = Some(socket);
+                }
+                if outcome.disconnect {
+                    self.disconnect(socket, false);
+                }
+            }
+            Err(refusal) => {
+                self.count_refusal("event");
+                self.refuse(at, socket, Some(event), &refusal.reason);
+            }
+        }
+    }
+
+    /// Asks the namespace's rules.
+    fn judge(
+        &self,
+        socket: SlotRef,
+        event: Option<ClientEvent<'_>>,
+        ask: impl FnOnce(&crate::session::rules::NamespaceRules, &Facts<'_>) -> Result<Outcome, Refusal>,
+    ) -> Result<Outcome, Refusal> {
+        let Socket { session, namespace, sid, auth, state, .. } = &self.sockets[socket.slot];
+        let session = &self.sessions[*session];
+        let namespace = &self.namespaces[usize::from(namespace.0)];
+        let query: Vec<(Box<str>, Box<str>)> = session
+            .query
+            .iter()
+            .flat_map(|query| http::query_pairs(query))
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect();
+        let facts = Facts {
+            namespace: &namespace.name,
+            sid: &sid.to_string(),
+            ip: &session.ip.to_string(),
+            query: &query,
+            auth_json: auth.as_deref().unwrap_or("null"),
+            claims_json: "null",
+            state,
+            args: event.map_or(&[], |event| event.args),
+        };
+        ask(&namespace.rules, &facts)
+    }
+
+    /// Checks an outcome's rooms against the bounds, then applies what takes effect at once: state and leaves. Returns the
+    /// rooms to join.
+    fn settle(&mut self, socket: SlotRef, outcome: &Outcome) -> Result<Vec<RoomKey>, Refusal> {
+        let refuse = |reason: String| Refusal { reason, rule: None };
+        let namespace = self.sockets[socket.slot].namespace;
+        let mut keys: Vec<RoomKey> = Vec::new();
+        for step in &outcome.rooms {
+            match step {
+                RoomStep::Join(name) => {
+                    let name = self.room_name(name).map_err(refuse)?;
+                    let key = self.topology.key(namespace, name);
+                    if !keys.contains(&key) {
+                        keys.push(key);
+                    }
+                }
+                RoomStep::Leave(_) | RoomStep::LeavePrefix(_) => keys.retain(|key| !leaves(step, key)),
+            }
+        }
+        let ends = |key: &RoomKey| {
+            let left = outcome.rooms.iter().any(|step| leaves(step, key));
+            left && !key.name.is_whole_namespace() && !keys.contains(key)
+        };
+        let stay = self.local.rooms_of(socket.slot).filter(|key| !key.name.is_whole_namespace() && !ends(key));
+        let after = stay.filter(|key| !keys.contains(key)).count() + keys.len();
+        let max = self.options.limits.rooms_per_socket_max;
+        if after > max {
+            return Err(refuse(format!("this would make {after} rooms; a socket can be in {max}")));
+        }
+        self.leave(socket, ends);
+        if let Some(state) = &outcome.state {
+            self.sockets[socket.slot].state = state.clone();
+        }
+        Ok(keys)
+    }
+
+    /// Encodes an outcome's replies and acknowledgement. Those that carry what the client sent carry its attachments.
+    fn answers(
+        &mut self,
+        at: SlotRef,
+        namespace: NamespaceId,
+        outcome: &Outcome,
+        ack_id: Option<u64>,
+        attachments: &[Box<[u8]>],
+        frames: &mut SmallVec<[Frame; 2]>,
+    ) {
+        for reply in &outcome.replies {
+            frames.push(self.reply(at, namespace, &reply.name_json, &reply.args_json, reply.arg_count, attachments));
+        }
+        if let (Some(ack_id), Some(ack)) = (ack_id, &outcome.ack) {
+            let (args, carried) = socketio::collect_placeholders(&ack.json, attachments);
+            self.scratch.clear();
+            let name = &self.namespaces[usize::from(namespace.0)].name;
+            socketio::ack(&mut self.scratch, name, ack_id, &args, &carried);
+            frames.push(Frame::new(&self.scratch));
+        }
+    }
+
+    fn reply(
+        &mut self,
+        at: SlotRef,
+        namespace: NamespaceId,
+        name_json: &str,
+        args_json: &str,
+        arg_count: usize,
+        attachments: &[Box<[u8]>],
+    ) -> Frame {
+        let kind = self.sessions[at.slot].kind;
+        self.scratch.clear();
+        match kind {
+            Kind::SocketIo => {
+                let (args, carried) = socketio::collect_placeholders(args_json, attachments);
+                let name = &self.namespaces[usize::from(namespace.0)].name;
+                socketio::event(&mut self.scratch, name, name_json, &args, &carried);
+            }
+            Kind::Raw { shape, .. } => {
+                let event = Event::new(namespace, name_json, args_json, arg_count);
+                raw::event(&mut self.scratch, shape, &event);
+            }
+        }
+        Frame::new(&self.scratch)
+    }
+
+    /// Tells the client that its message was refused, and why: by the namespace's `error` event, and by an acknowledgement
+    /// if it asked for one.
+    fn refuse(&mut self, at: SlotRef, socket: SlotRef, event: Option<ClientEvent<'_>>, reason: &str) {
+        let namespace = self.sockets[socket.slot].namespace;
+        let mut data = String::from("{\"message\":");
+        json::escape_into(&mut data, reason);
+        if let Some(event) = event {
+            data.push_str(",\"event\":");
+            json::escape_into(&mut data, event.name);
+        }
+        data.push('}');
+        let frame = self.reply(at, namespace, "\"error\"", &data, 1, &[]);
+        self.push(at.slot, frame);
+        if let Some(ack_id) = event.and_then(|event| event.ack_id) {
+            let args = format!("{{\"error\":{data}}}");
+            self.scratch.clear();
+            let name = &self.namespaces[usize::from(namespace.0)].name;
+            socketio::ack(&mut self.scratch, name, ack_id, &args, socketio::NO_ATTACHMENTS);
+            self.push_scratch(at.slot);
+        }
+    }
+
+    fn connect_error(&mut self, at: SlotRef, namespace: &str, message: &str) {
+        self.scratch.clear();
+        socketio::connect_error(&mut self.scratch, namespace, message, None);
+        self.push_scratch(at.slot);
+    }
+
+    fn namespace_name(&self, namespace: NamespaceId) -> Box<str> {
+        self.namespaces[usize::from(namespace.0)].name.clone()
+    }
+}
+
+/// True if the step takes a socket out of the room.
+fn leaves(step: &RoomStep, key: &RoomKey) -> bool {
+    match step {
+        RoomStep::Leave(name) => key.name.as_str() == name,
+        RoomStep::LeavePrefix(prefix) => key.name.as_str().starts_with(&**prefix),
+        RoomStep::Join(_) => false,
+    }
+}

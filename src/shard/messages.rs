@@ -1,0 +1,169 @@
+//! Every message that crosses cores. Plain data: a message names sockets, groups and publishers by slot and generation, so
+//! that one that arrives late finds nothing and does no harm.
+
+use crate::base::event::Event;
+use crate::base::frame::{Encoding, Frame};
+use crate::base::ids::{CoreId, Epoch, Offset, RoomKey, SlotRef};
+use crate::room::members::GroupRef;
+use smallvec::SmallVec;
+use std::sync::{Arc, OnceLock};
+
+/// To an owner.
+#[derive(Debug)]
+pub enum Up {
+    /// From the core of a publisher to the owner of the rooms. Rings lose nothing; a publisher that wants to know asks for
+    /// a receipt.
+    Publish(Box<Publish>),
+    /// From the core of a publisher to the owner of the target room. Answered by [`Down::Operated`] from every core.
+    Operate(Arc<Operate>),
+    /// From a member core whose group is new. Answered by [`Down::Attached`].
+    Attach(GroupRef),
+    /// From a member core that needs the group no more. Deliveries already on their way find a void group.
+    Detach(GroupRef),
+}
+
+/// From an owner to a member core, or back to the core of a publisher.
+#[derive(Debug)]
+pub enum Down {
+    /// From the owner: the group gets every event after `offset`. Void if the group is gone; it sent `Detach` then.
+    Attached {
+        /// The group that asked.
+        group: SlotRef,
+        /// The room's last offset.
+        offset: Offset,
+        /// The order that the offset belongs to.
+        epoch: Epoch,
+    },
+    /// From the owner: one event for one group. Void if the group is gone.
+    Deliver {
+        /// The group.
+        group: SlotRef,
+        /// The event's place in the room's order.
+        offset: Offset,
+        /// Bytes in the group's encoding.
+        frame: Frame,
+        /// Sockets in any of these rooms don't get it.
+        except: Option<Arc<[RoomKey]>>,
+    },
+    /// From one of the owners of an event for several rooms: see [`DeliverMany`].
+    DeliverMany(Box<DeliverMany>),
+    /// From the owner of the target room, in the room's order, to every core. Answered by [`Down::Operated`].
+    Operate(Arc<Operate>),
+    /// From an owner to the core of the publisher: the event's place in one of its rooms. Void if the publisher is gone.
+    Receipt {
+        /// Who asked.
+        to: ReceiptTo,
+        /// Which of the line's rooms.
+        room: u32,
+        /// The event's place there.
+        offset: Offset,
+    },
+    /// From every core to the core of the publisher: the operation holds here. Void if the publisher is gone.
+    Operated {
+        /// Who asked.
+        to: ReceiptTo,
+        /// Sockets here to which it was applied.
+        sockets: u32,
+        /// Sockets here that would have been in too many rooms.
+        refused: u32,
+    },
+}
+
+// A message moves through a ring by value: a large one costs every hop.
+const _: () = assert!(size_of::<Up>() <= 56 && size_of::<Down>() <= 56);
+
+/// Names a line of a publisher that waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiptTo {
+    /// The publisher's core.
+    pub core: CoreId,
+    /// The publisher's connection on its core.
+    pub publisher: SlotRef,
+    /// The line: the publisher connection's own count.
+    pub ticket: u64,
+}
+
+/// An event for those of its rooms that one core owns.
+#[derive(Debug)]
+pub struct Publish {
+    /// The event, shared with the other owners.
+    pub event: Arc<Encodable>,
+    /// The rooms, each with its position in the line.
+    pub rooms: SmallVec<[(u32, RoomKey); 1]>,
+    /// Sockets in any of these rooms don't get it.
+    pub except: Option<Arc<[RoomKey]>>,
+    /// Who wants to know the offsets.
+    pub receipt: Option<ReceiptTo>,
+    /// Set when other owners handle other rooms of the same event.
+    pub part: Option<Part>,
+}
+
+/// Ties together what several owners send about one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Unique among the events under way.
+    pub event: u64,
+    /// How many owners there are. Each sends one [`DeliverMany`] to every core, so that a core knows when it has seen all.
+    pub owners: u32,
+}
+
+/// One event for several groups of a core; a socket that is in several of them gets it once, at the first.
+#[derive(Debug)]
+pub struct DeliverMany {
+    /// Groups in the line's order of rooms, each with the event's offset there.
+    pub groups: SmallVec<[(SlotRef, Encoding, Offset); 2]>,
+    /// Sockets whose own rooms are meant.
+    pub sockets: SmallVec<[(SlotRef, Encoding); 1]>,
+    /// Bytes by encoding; present for each encoding named above.
+    pub frames: [Option<Frame>; Encoding::COUNT],
+    /// Sockets in any of these rooms don't get it.
+    pub except: Option<Arc<[RoomKey]>>,
+    /// Set when other owners send about the same event too.
+    pub part: Option<Part>,
+}
+
+/// An event with its finished encodings: whoever needs one first makes it, once.
+#[derive(Debug)]
+pub struct Encodable {
+    /// What was published.
+    pub event: Event,
+    frames: [OnceLock<Frame>; Encoding::COUNT],
+}
+
+impl Encodable {
+    /// Nothing encoded yet.
+    #[must_use]
+    pub fn new(event: Event) -> Encodable {
+        Encodable { event, frames: [const { OnceLock::new() }; Encoding::COUNT] }
+    }
+
+    /// The event in `encoding`, made by `encode` if this is the first use.
+    pub fn frame(&self, encoding: Encoding, encode: impl FnOnce(&Event) -> Frame) -> Frame {
+        self.frames[encoding.index()].get_or_init(|| encode(&self.event)).clone()
+    }
+}
+
+/// A publisher's operation on the sockets of a room.
+#[derive(Debug)]
+pub struct Operate {
+    /// The room whose members are meant.
+    pub target: RoomKey,
+    /// What happens to them.
+    pub operation: Operation,
+    /// Who waits for it.
+    pub to: ReceiptTo,
+}
+
+/// What a publisher can do to sockets.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Put them into rooms.
+    Join(Vec<RoomKey>),
+    /// Take them out of rooms.
+    Leave(Vec<RoomKey>),
+    /// End their presence in the namespace.
+    Disconnect {
+        /// End the whole connection.
+        close: bool,
+    },
+}

@@ -1,0 +1,522 @@
+//! Where rooms meet sessions on one core. Takes clients' messages, publishers' events and other cores' messages; returns
+//! frames in outboxes, messages in rings, actions and a next deadline. Names no runtime, socket, file or system clock.
+
+mod clients;
+mod delivery;
+mod joins;
+pub mod messages;
+
+use crate::base::clock::Millis;
+use crate::base::counters::{self, Counters};
+use crate::base::frame::Frame;
+use crate::base::ids::{CoreId, NamespaceId, Offset, RoomName, SlotRef, SocketId, Topology};
+use crate::base::slab::Slab;
+use crate::base::wheel::Wheel;
+use crate::mesh::Port;
+use crate::proto::engineio;
+use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
+use crate::session::outbox::{Offer, Outboxes};
+use crate::session::rules::NamespaceRules;
+use crate::session::{Heartbeat, HeartbeatOptions, Kind, LimitOptions, Session, Socket, own_query};
+use messages::{Down, ReceiptTo, Up};
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
+
+pub use delivery::Line;
+pub use joins::NamedOperation;
+
+/// What a shard needs besides its namespaces.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Heartbeats.
+    pub heartbeat: HeartbeatOptions,
+    /// Bounds of sessions.
+    pub limits: LimitOptions,
+    /// Memory of rooms without members.
+    pub rooms: owner::Options,
+    /// Set in tests: a client text message of exactly these bytes panics, to show that the core outlives it.
+    pub panic_on: Option<&'static str>,
+}
+
+/// A namespace and what its clients may do.
+#[derive(Debug)]
+pub struct Namespace {
+    /// Its name, `/` first.
+    pub name: Box<str>,
+    /// Its rules.
+    pub rules: NamespaceRules,
+}
+
+/// How a client's connection came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Handshake<'a> {
+    /// What the endpoint speaks.
+    pub kind: Kind,
+    /// The query string.
+    pub query: &'a str,
+    /// The client's address.
+    pub ip: IpAddr,
+}
+
+/// Why a transport is closed: a close code (RFC 6455 section 7.4) and a metrics label, which is also the reason's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Close code.
+    pub code: u16,
+    /// Reason.
+    pub label: &'static str,
+}
+
+impl Closing {
+    const fn new(code: u16, label: &'static str) -> Closing {
+        Closing { code, label }
+    }
+}
+
+/// The server stops.
+pub const GOING_AWAY: Closing = Closing::new(1001, "shutdown");
+/// No pong came in time.
+pub const PING_TIMEOUT: Closing = Closing::new(1000, "ping timeout");
+/// No namespace was connected in time.
+pub const CONNECT_TIMEOUT: Closing = Closing::new(1000, "connect timeout");
+/// The client said so in its protocol.
+pub const CLIENT_LEFT: Closing = Closing::new(1000, "client left");
+/// A publisher or a rule said so.
+pub const DISCONNECTED: Closing = Closing::new(1000, "server disconnect");
+/// A rule refused the raw connection.
+pub const REFUSED: Closing = Closing::new(4403, "refused");
+/// The client broke Engine.IO's, Socket.IO's or the raw protocol.
+pub const PROTOCOL_ERROR: Closing = Closing::new(1002, "parse error");
+/// A text endpoint got a binary message.
+pub const UNSUPPORTED: Closing = Closing::new(1003, "binary not supported");
+/// The outbox is full.
+pub const SLOW_CONSUMER: Closing = Closing::new(1008, "slow consumer");
+
+/// What the shard wants done outside.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send what waits, then close in good order.
+    Close {
+        /// Which transport.
+        transport: SlotRef,
+        /// Why.
+        closing: Closing,
+    },
+    /// Close now; what waits is lost.
+    Abort {
+        /// Which transport.
+        transport: SlotRef,
+        /// Why.
+        closing: Closing,
+    },
+    /// The client's next message can be handled.
+    Resume {
+        /// Which transport.
+        transport: SlotRef,
+    },
+    /// A deadline that the transport armed has come.
+    TransportTimer {
+        /// Which transport.
+        transport: SlotRef,
+    },
+    /// An event has its place in one of its rooms.
+    Receipt {
+        /// Which publisher's line.
+        to: ReceiptTo,
+        /// Which of its rooms.
+        room: u32,
+        /// The place.
+        offset: Offset,
+    },
+    /// One core has applied an operation.
+    Operated {
+        /// Which publisher's line.
+        to: ReceiptTo,
+        /// Sockets to which it was applied.
+        sockets: u32,
+        /// Sockets that would have been in too many rooms.
+        refused: u32,
+    },
+}
+
+/// Whether the client's next message can be handled at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Flow {
+    /// Yes.
+    Ready,
+    /// No: [`Action::Resume`] or a close follows.
+    Wait,
+}
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimerKey {
+    /// A session's heartbeat or connect timeout.
+    Session(SlotRef),
+    /// A transport's own: [`Action::TransportTimer`].
+    Transport(SlotRef),
+    /// Idle rooms are looked at.
+    IdleRooms,
+}
+
+/// One core's share of everything.
+#[derive(Debug)]
+pub struct Shard {
+    core: CoreId,
+    topology: Topology,
+    options: Options,
+    namespaces: Vec<Namespace>,
+    random: ChaCha12Rng,
+    /// Rings to the other cores.
+    pub port: Port<Up, Down>,
+    owned: OwnedRooms,
+    local: LocalRooms,
+    sessions: Slab<Session>,
+    sockets: Slab<Socket>,
+    /// What waits for clients.
+    pub outboxes: Outboxes,
+    joins: joins::Joins,
+    /// Events of which other owners' parts are still to come, with the sockets that have them already.
+    parts: HashMap<u64, delivery::Parts>,
+    /// Emptied sets of finished parts, kept for their memory.
+    spare_sets: Vec<HashSet<SlotRef>>,
+    /// Sessions whose outbox was full during the present delivery.
+    overflown: Vec<u32>,
+    /// Counts events for several owners, to tell them apart.
+    next_part: u64,
+    /// All deadlines of the core.
+    pub timers: Wheel<TimerKey>,
+    fired: Vec<TimerKey>,
+    /// True exactly while [`TimerKey::IdleRooms`] is armed.
+    idle_timer_armed: bool,
+    actions: VecDeque<Action>,
+    /// What the core counts.
+    pub counters: Counters,
+    scratch: Vec<u8>,
+    json: crate::proto::json::Scratch,
+    pings: Pings,
+}
+
+/// Heartbeat frames, made once.
+#[derive(Debug)]
+struct Pings {
+    engine_io: Frame,
+    websocket: Frame,
+}
+
+impl Shard {
+    /// A shard without sessions. `seed` must come from the system's random source: socket ids are made from it.
+    #[must_use]
+    pub fn new(
+        port: Port<Up, Down>,
+        topology: Topology,
+        namespaces: Vec<Namespace>,
+        options: Options,
+        seed: [u8; 32],
+        now: Millis,
+        first_epoch: u64,
+    ) -> Shard {
+        let core = port.core();
+        assert!(namespaces.len() <= usize::from(u16::MAX), "namespaces are numbered by u16");
+        let mut engine_io = Vec::new();
+        engineio::ping(&mut engine_io);
+        Shard {
+            core,
+            topology,
+            options,
+            namespaces,
+            random: ChaCha12Rng::from_seed(seed),
+            port,
+            owned: OwnedRooms::new(options.rooms, first_epoch),
+            local: LocalRooms::new(),
+            sessions: Slab::new(),
+            sockets: Slab::new(),
+            outboxes: Outboxes::new(),
+            joins: joins::Joins::default(),
+            parts: HashMap::new(),
+            spare_sets: Vec::new(),
+            overflown: Vec::new(),
+            next_part: 0,
+            timers: Wheel::new(now),
+            fired: Vec::new(),
+            idle_timer_armed: false,
+            actions: VecDeque::new(),
+            counters: Counters::default(),
+            scratch: Vec::new(),
+            json: crate::proto::json::Scratch::default(),
+            pings: Pings { engine_io: Frame::new(&engine_io), websocket: Frame::new(&[0x89, 0]) },
+        }
+    }
+
+    /// The core that this is.
+    #[must_use]
+    pub fn core(&self) -> CoreId {
+        self.core
+    }
+
+    /// How rooms map to cores.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The namespace of that name.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<NamespaceId> {
+        self.namespaces.iter().position(|n| &*n.name == name).map(|index| NamespaceId(index as u16))
+    }
+
+    /// The next thing to be done outside.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Opens a session, whose frames `transport` carries, and sends what its protocol says first.
+    pub fn open(&mut self, transport: SlotRef, handshake: Handshake<'_>, now: Millis) -> SlotRef {
+        let random = self.random_bytes();
+        let heartbeat = Heartbeat::PingAt(now.after(self.options.heartbeat.ping_interval_ms));
+        let connect_by = (handshake.kind == Kind::SocketIo).then(|| now.after(self.options.heartbeat.connect_timeout_ms));
+        let core = self.core;
+        let at = self.sessions.insert_with(|at| Session {
+            kind: handshake.kind,
+            transport,
+            sockets: smallvec::SmallVec::new(),
+            query: own_query(handshake.query),
+            ip: handshake.ip,
+            sid: SocketId::new(core, at.slot, random),
+            heartbeat,
+            connect_by,
+            timer: None,
+            reassembler: Default::default(),
+            busy: None,
+            closing: false,
+        });
+        self.outboxes.open(at.slot, transport.slot);
+        self.arm(at);
+        match handshake.kind {
+            Kind::SocketIo => {
+                self.counters.sessions_socket_io += 1;
+                let sid = self.sessions[at.slot].sid;
+                let heartbeat = self.options.heartbeat;
+                self.scratch.clear();
+                let handshake = engineio::Handshake {
+                    sid: &sid.to_string(),
+                    upgrades: &[],
+                    ping_interval_ms: heartbeat.ping_interval_ms,
+                    ping_timeout_ms: heartbeat.ping_timeout_ms,
+                    payload_bytes_max: self.options.limits.message_bytes_max as u64,
+                };
+                engineio::open(&mut self.scratch, &handshake);
+                self.push_scratch(at.slot);
+            }
+            Kind::Raw { namespace, .. } => {
+                self.counters.sessions_raw += 1;
+                self.connect(at, namespace, None);
+            }
+        }
+        at
+    }
+
+    /// The transport is gone, and the session with it.
+    pub fn closed(&mut self, session: SlotRef) {
+        if self.sessions.get(session).is_none() {
+            return;
+        }
+        self.tear_down(session);
+        self.outboxes.close(session.slot);
+        let kind = self.sessions.remove(session).map(|session| session.kind);
+        match kind {
+            Some(Kind::SocketIo) => self.counters.sessions_socket_io -= 1,
+            Some(Kind::Raw { .. }) => self.counters.sessions_raw -= 1,
+            None => unreachable!("looked up above"),
+        }
+    }
+
+    /// Moves time on: heartbeats, timeouts, idle rooms.
+    pub fn advance(&mut self, now: Millis) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.advance(now, &mut fired);
+        for key in fired.drain(..) {
+            match key {
+                TimerKey::Session(at) => self.session_due(at, now),
+                TimerKey::Transport(transport) => self.actions.push_back(Action::TransportTimer { transport }),
+                TimerKey::IdleRooms => self.expire_rooms(now),
+            }
+        }
+        self.fired = fired;
+    }
+
+    /// True while this core may take in more work for owners: neither plane of its rings is full.
+    #[must_use]
+    pub fn may_publish(&self) -> bool {
+        !self.port.up.is_blocked() && !self.port.down.is_blocked()
+    }
+
+    /// Handles messages from other cores, at most about `budget` deliveries' worth; returns what is left of it. Owners'
+    /// work is only taken on while its results find space in the rings, and while deliveries leave budget for it.
+    pub fn receive(&mut self, mut budget: usize, now: Millis) -> usize {
+        self.port.flush();
+        while budget > 0 {
+            let Some((_, message)) = self.port.down.receive() else { break };
+            budget = budget.saturating_sub(1 + self.handle_down(message));
+        }
+        while budget > 0 && !self.port.down.is_blocked() {
+            let Some((from, message)) = self.port.up.receive() else { break };
+            self.handle_up(from, message, now);
+            // What an owner sends to its own core is delivered before the next event, so that the budget counts it.
+            budget = budget.saturating_sub(1);
+            while budget > 0 {
+                let Some(message) = self.port.down.receive_from(self.core) else { break };
+                budget = budget.saturating_sub(1 + self.handle_down(message));
+            }
+        }
+        budget
+    }
+
+    /// Brings the levels among the counters up to date.
+    pub fn update_gauges(&mut self) {
+        self.counters.sockets = self.sockets.len() as u64;
+        self.counters.rooms_owned = self.owned.len() as u64;
+        self.counters.rooms_attached = self.local.len() as u64;
+        self.counters.outbox_bytes = self.outboxes.bytes_waiting();
+        self.counters.ring_full_up = self.port.up.full_count();
+        self.counters.ring_full_down = self.port.down.full_count();
+    }
+
+    /// Checks every invariant of the shard's tables. Slow: for tests.
+    pub fn check(&self) {
+        self.owned.check();
+        self.local.check();
+        self.outboxes.check();
+        self.joins.check();
+        for (at, session) in self.sessions.iter() {
+            for (namespace, socket) in &session.sockets {
+                let socket = self.sockets.get(*socket).expect("a session's socket exists");
+                assert_eq!((socket.session, socket.namespace), (at.slot, *namespace));
+            }
+            assert_eq!(session.timer.is_none(), session.closing, "a live session has a deadline");
+        }
+        assert_eq!(self.sockets.len(), self.sessions.iter().map(|(_, s)| s.sockets.len()).sum::<usize>());
+    }
+
+    /// Ends the session's presence everywhere and has its transport closed after what waits is sent.
+    fn close(&mut self, session: SlotRef, closing: Closing) {
+        if self.tear_down(session) {
+            let transport = self.sessions[session.slot].transport;
+            self.actions.push_back(Action::Close { transport, closing });
+        }
+    }
+
+    /// Like [`Shard::close`], without sending what waits.
+    fn abort(&mut self, session: SlotRef, closing: Closing) {
+        if self.tear_down(session) {
+            self.outboxes.close(session.slot);
+            let transport = self.sessions[session.slot].transport;
+            self.actions.push_back(Action::Abort { transport, closing });
+        }
+    }
+
+    /// Takes the session out of everything; false if that was done before.
+    fn tear_down(&mut self, at: SlotRef) -> bool {
+        let session = &mut self.sessions[at.slot];
+        if std::mem::replace(&mut session.closing, true) {
+            return false;
+        }
+        if let Some(timer) = session.timer.take() {
+            self.timers.cancel(timer);
+        }
+        for (_, socket) in std::mem::take(&mut session.sockets) {
+            self.remove_socket(socket);
+        }
+        true
+    }
+
+    fn session_due(&mut self, at: SlotRef, now: Millis) {
+        let Some(session) = self.sessions.get_mut(at) else { unreachable!("a session's timer dies with it") };
+        session.timer = None;
+        if session.connect_by.is_some_and(|by| by <= now) {
+            return self.close(at, CONNECT_TIMEOUT);
+        }
+        match session.heartbeat {
+            Heartbeat::PongBy(by) if by <= now => return self.close(at, PING_TIMEOUT),
+            Heartbeat::PingAt(ping) if ping <= now => {
+                session.heartbeat = Heartbeat::PongBy(ping.after(self.options.heartbeat.ping_timeout_ms));
+                let frame = match session.kind {
+                    Kind::SocketIo => self.pings.engine_io.clone(),
+                    Kind::Raw { .. } => self.pings.websocket.clone(),
+                };
+                self.push(at.slot, frame);
+            }
+            Heartbeat::PongBy(_) | Heartbeat::PingAt(_) => {}
+        }
+        self.arm(at);
+    }
+
+    /// The client has shown that it lives: the next ping is due one interval later.
+    fn pong(&mut self, at: SlotRef, now: Millis) {
+        let interval = self.options.heartbeat.ping_interval_ms;
+        let session = &mut self.sessions[at.slot];
+        if let Heartbeat::PongBy(_) = session.heartbeat {
+            session.heartbeat = Heartbeat::PingAt(now.after(interval));
+            self.arm(at);
+        }
+    }
+
+    /// Arms the session's next deadline.
+    fn arm(&mut self, at: SlotRef) {
+        let session = &mut self.sessions[at.slot];
+        if let Some(timer) = session.timer.take() {
+            self.timers.cancel(timer);
+        }
+        let due = session.connect_by.map_or(session.heartbeat.due(), |by| by.min(session.heartbeat.due()));
+        session.timer = Some(self.timers.arm(due, TimerKey::Session(at)));
+    }
+
+    fn expire_rooms(&mut self, now: Millis) {
+        if let Some(next) = self.owned.expire(now) {
+            self.timers.arm(next, TimerKey::IdleRooms);
+            self.idle_timer_armed = true;
+        } else {
+            self.idle_timer_armed = false;
+        }
+    }
+
+    /// Has idle rooms looked at in time, whenever one may have become idle.
+    fn watch_idle_rooms(&mut self, now: Millis) {
+        if !std::mem::replace(&mut self.idle_timer_armed, true) {
+            self.timers.arm(now.after(self.options.rooms.idle_ms), TimerKey::IdleRooms);
+        }
+    }
+
+    /// Sends what stands in `scratch` to one session.
+    fn push_scratch(&mut self, session: u32) {
+        let frame = Frame::new(&self.scratch);
+        self.push(session, frame);
+    }
+
+    fn push(&mut self, session: u32, frame: Frame) {
+        match self.outboxes.push(session, frame) {
+            Offer::Queued | Offer::Closed => {}
+            Offer::Full => unreachable!("answers have no bound"),
+        }
+    }
+
+    fn random_bytes(&mut self) -> [u8; 9] {
+        let mut bytes = [0; 9];
+        self.random.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// Refuses a client's message: counts it and says why to the client.
+    fn count_refusal(&mut self, label: &'static str) {
+        self.counters.count(counters::RULE_REFUSALS, label);
+    }
+
+    /// A checked room name.
+    fn room_name(&self, name: &str) -> Result<RoomName, String> {
+        RoomName::new(name, self.options.limits.room_name_bytes_max).map_err(|e| e.to_string())
+    }
+}
