@@ -208,6 +208,11 @@ impl LocalRooms {
         memberships.iter().map(|m| &self.groups[m.group].key)
     }
 
+    /// All groups.
+    pub fn groups(&self) -> impl Iterator<Item = SlotRef> {
+        self.groups.iter().map(|(at, _)| at)
+    }
+
     /// The key of a group that the caller holds.
     #[must_use]
     pub fn key(&self, group: u32) -> &RoomKey {

@@ -121,6 +121,11 @@ impl OwnedRooms {
         self.find(key).map_or(&[], |slot| &self.rooms[slot].attachments)
     }
 
+    /// The groups of all rooms.
+    pub fn all_attachments(&self) -> impl Iterator<Item = Attachment> {
+        self.rooms.iter().flat_map(|(_, room)| room.attachments.iter().copied())
+    }
+
     /// Forgets rooms that were idle long enough; says when to look again.
     pub fn expire(&mut self, now: Millis) -> Option<Millis> {
         while let Some(&(at, queued)) = self.idle.front() {

@@ -402,6 +402,16 @@ impl Shard {
         assert_eq!(self.sockets.len(), self.sessions.iter().map(|(_, s)| s.sockets.len()).sum::<usize>());
     }
 
+    /// Every attachment of every room that this core owns: for tests that compare owners with member cores.
+    pub fn attachments(&self) -> impl Iterator<Item = owner::Attachment> {
+        self.owned.all_attachments()
+    }
+
+    /// Every group of members on this core: for the same tests.
+    pub fn groups(&self) -> impl Iterator<Item = SlotRef> {
+        self.local.groups()
+    }
+
     /// Ends the session's presence everywhere and has its transport closed after what waits is sent.
     fn close(&mut self, session: SlotRef, closing: Closing) {
         if self.tear_down(session) {

@@ -1,0 +1,119 @@
+//! Every number in the config: its key, its bounds and why they are where they are. Knows no module's Options.
+
+use toml::de::{DeTable, DeValue};
+
+use super::Config;
+use super::document::{ConfigError, Document, path};
+use crate::base::ids::CORES_MAX;
+
+/// A number that operators can set.
+pub(crate) struct Number {
+    /// The section and the key in it.
+    pub(crate) key: &'static str,
+    /// The smallest value.
+    pub(crate) min: u64,
+    /// The largest value.
+    pub(crate) max: u64,
+    /// What 0 means when it lies outside of the bounds.
+    pub(crate) zero: Option<&'static str>,
+    /// The number in a config.
+    pub(crate) get: fn(&Config) -> u64,
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+/// A time below this is within what one busy turn of a core may take: the deadline would hit healthy clients.
+const SHORTEST_MS: u64 = 100;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+/// No message is larger: one event is held once in each encoding, and a line or message is gathered whole.
+const MESSAGE_BYTES_LARGEST: u64 = 64 * MIB;
+/// No message bound is smaller: connecting with a token in the auth payload must fit.
+const MESSAGE_BYTES_SMALLEST: u64 = KIB;
+
+const fn number(key: &'static str, min: u64, max: u64, get: fn(&Config) -> u64) -> Number {
+    Number { key, min, max, zero: None, get }
+}
+
+/// All of them, in the order of the reference.
+pub(crate) const NUMBERS: [Number; 18] = [
+    // 0 stands for all; more do not fit into socket ids.
+    number("server.cores", 0, CORES_MAX as u64, |c| c.server.cores as u64),
+    // 0 closes at once. Service managers kill long before an hour is over.
+    number("server.drain_ms_max", 0, HOUR_MS, |c| c.server.drain_ms_max),
+    number("ingest.line_bytes_max", MESSAGE_BYTES_SMALLEST, MESSAGE_BYTES_LARGEST, |c| c.ingest.line_bytes_max as u64),
+    // One receipt with all its offsets should find room; beyond 64 MiB a publisher that does not read is a leak.
+    number("ingest.receipt_bytes_max", 4 * KIB, 64 * MIB, |c| c.ingest.receipt_bytes_max as u64),
+    // Each room is a message to its owner: a line must not keep a core for long.
+    number("ingest.rooms_per_line_max", 1, 100_000, |c| c.ingest.rooms_per_line_max as u64),
+    number("limits.message_bytes_max", MESSAGE_BYTES_SMALLEST, MESSAGE_BYTES_LARGEST, |c| {
+        c.limits.message_bytes_max as u64
+    }),
+    // 0 refuses binary. The Node parser has no bound; 1000 are more than any application is known to send.
+    number("limits.attachments_max", 0, 1000, |c| c.limits.attachments_max as u64),
+    // Below 1 KiB a browser's own headers do not fit; above 64 KiB a head is an attack.
+    number("limits.http_head_bytes_max", KIB, 64 * KIB, |c| c.limits.http_head_bytes_max as u64),
+    number("limits.handshake_ms_max", SHORTEST_MS, 10 * 60_000, |c| c.limits.handshake_ms_max),
+    // Without a room there is nothing to serve; leaving 100,000 rooms takes a core milliseconds.
+    number("limits.rooms_per_socket_max", 1, 100_000, |c| c.limits.rooms_per_socket_max as u64),
+    // A socket's own room has a name of 20 bytes, which publishers must be able to say.
+    number("limits.room_name_bytes_max", 20, 4 * KIB, |c| c.limits.room_name_bytes_max as u64),
+    // Below 4 KiB one handshake's answers overflow; frames count their bytes in 32 bits.
+    number("limits.outbox_bytes_max", 4 * KIB, 1024 * MIB, |c| u64::from(c.limits.outbox_bytes_max)),
+    number("heartbeat.ping_interval_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_interval_ms),
+    number("heartbeat.ping_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_timeout_ms),
+    number("heartbeat.connect_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.connect_timeout_ms),
+    // Below 16 cores wake each other for every message; rings are made in full at start, two per pair of cores.
+    Number {
+        key: "mesh.ring_slots",
+        min: 16,
+        max: 65_536,
+        zero: Some("chosen by the number of cores"),
+        get: |c| c.mesh.ring_slots as u64,
+    },
+    // A room must outlive the pause of a client that reconnects, or its offsets mean nothing; a minute is the default.
+    number("rooms.idle_ms", SHORTEST_MS, DAY_MS, |c| c.rooms.idle_ms),
+    // 0 forgets a room with its last member. An idle room takes about 100 bytes and its name.
+    number("rooms.idle_max", 0, 10_000_000, |c| c.rooms.idle_max as u64),
+];
+
+impl Number {
+    /// `between 1 and 100000`
+    pub(crate) fn bounds(&self) -> String {
+        let zero = if self.zero.is_some() { "0 or " } else { "" };
+        format!("{zero}between {} and {}", self.min, self.max)
+    }
+
+    fn allows(&self, value: i128) -> bool {
+        (i128::from(self.min)..=i128::from(self.max)).contains(&value) || (self.zero.is_some() && value == 0)
+    }
+}
+
+/// Checks every number of the file before the file is read as a whole, so that a wrong one is told with its bounds.
+pub(super) fn check_numbers(document: &Document, tables: &DeTable<'_>) -> Result<(), ConfigError> {
+    for number in &NUMBERS {
+        let Some(value) = find(tables, number.key) else { continue };
+        let message = match value {
+            DeValue::Integer(integer) => {
+                // More digits than an i128 has are certainly beyond the bounds.
+                let value = i128::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i128::MAX);
+                if number.allows(value) {
+                    continue;
+                }
+                format!("must be {}", number.bounds())
+            }
+            _ => format!("must be a whole number, {}", number.bounds()),
+        };
+        return Err(document.wrong_value(&path(number.key), message));
+    }
+    Ok(())
+}
+
+/// The value of a key in a section.
+pub(super) fn find<'a, 'i>(tables: &'a DeTable<'i>, key: &str) -> Option<&'a DeValue<'i>> {
+    let (section, key) = key.split_once('.')?;
+    match tables.get(section)?.get_ref() {
+        DeValue::Table(table) => table.get(key).map(toml::Spanned::get_ref),
+        _ => None,
+    }
+}

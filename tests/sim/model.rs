@@ -1,0 +1,264 @@
+//! The oracle: what is known about memberships and events from outside, and what follows for each client's stream. It knows
+//! no cores, no rings and no owners.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// A moment of the run: the count of steps.
+pub type Step = u64;
+
+/// A published event.
+#[derive(Debug)]
+pub struct Event {
+    /// Rooms by name; empty for the whole namespace.
+    pub rooms: Vec<String>,
+    pub except: Vec<String>,
+    pub published: Step,
+    /// Offsets from the receipt, in the order of `rooms`.
+    pub offsets: Vec<u64>,
+}
+
+/// A publisher's operation on the members of a room.
+#[derive(Debug)]
+pub struct Operation {
+    pub id: u64,
+    pub kind: &'static str,
+    /// The namespace is the room "".
+    pub target: String,
+    pub rooms: Vec<String>,
+    /// It takes effect between these two.
+    pub handed: Step,
+    pub done: Option<Step>,
+}
+
+/// A membership that the client asked for, as far as it can be told from outside.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// Before this it cannot have begun.
+    pub asked: Step,
+    /// From here on it holds.
+    pub certain: Option<Step>,
+    /// The client asked to leave.
+    pub leaving: Option<Step>,
+    /// From here on it has ended.
+    pub ended: Option<Step>,
+}
+
+impl Membership {
+    pub fn asked(at: Step) -> Membership {
+        Membership { asked: at, certain: None, leaving: None, ended: None }
+    }
+}
+
+/// A client as the outside sees it.
+#[derive(Debug, Default)]
+pub struct Client {
+    /// By room; the namespace is the room "", the own id is a room as well.
+    pub memberships: BTreeMap<String, Vec<Membership>>,
+    /// By room: when the client asked to leave.
+    pub leaves: BTreeMap<String, Vec<Step>>,
+    /// Events in the order they came, each with its step.
+    pub received: Vec<(u64, Step)>,
+    /// The client did not read: what it missed says nothing.
+    pub stuck: bool,
+    /// When its connection ended.
+    pub gone: Option<Step>,
+}
+
+#[derive(Debug, Default)]
+pub struct Model {
+    pub events: HashMap<u64, Event>,
+    pub operations: Vec<Operation>,
+    pub clients: Vec<Client>,
+    /// Steps at which nothing was under way.
+    pub quiet: Vec<Step>,
+}
+
+impl Model {
+    /// Checks every client's stream. To be called at a quiet step.
+    pub fn check(&self) {
+        let mut orders: HashMap<&str, BTreeMap<u64, u64>> = HashMap::new();
+        for (&id, event) in &self.events {
+            assert_eq!(event.offsets.len(), event.rooms.len().max(1), "event {id} has its receipts");
+            for (room, &offset) in rooms(event).zip(&event.offsets) {
+                let other = orders.entry(room).or_default().insert(offset, id);
+                assert_eq!(other, None, "two events at offset {offset} of {room:?}");
+            }
+        }
+        for (room, order) in &orders {
+            assert!(order.keys().copied().eq(1..=order.len() as u64), "{room:?} has a gap: {order:?}");
+        }
+        for (number, client) in self.clients.iter().enumerate() {
+            self.check_once(number, client);
+            self.check_nothing_foreign(number, client);
+            self.check_order(number, client);
+            if !client.stuck {
+                self.check_complete(number, client);
+                self.check_gaps(number, client, &orders);
+            }
+        }
+    }
+
+    /// How many (client, event) pairs the rules decide: a model that decides nothing would find nothing.
+    pub fn certainties(&self) -> usize {
+        let clients = self.clients.iter().filter(|client| !client.stuck);
+        clients.map(|client| self.events.values().filter(|event| self.must_get(client, event)).count()).sum()
+    }
+
+    fn check_once(&self, number: usize, client: &Client) {
+        let mut seen = HashSet::new();
+        for (id, _) in &client.received {
+            assert!(seen.insert(id), "client {number} got event {id} twice");
+        }
+    }
+
+    /// Whatever came was for a room that the client can have been in, and was not excepted.
+    fn check_nothing_foreign(&self, number: usize, client: &Client) {
+        for &(id, step) in &client.received {
+            let event = &self.events[&id];
+            let may = rooms(event).any(|room| self.possible(client, room, event.published, step, 0));
+            assert!(may, "client {number} got event {id} {event:?} at {step}: {client:?}");
+            let excepted = event.except.iter().any(|room| self.certain(client, room, event.published, step));
+            assert!(!excepted, "client {number} got event {id} {event:?}, from which it was excepted");
+        }
+    }
+
+    /// Whatever was published while the client certainly was in the room, and was under way no longer than it stayed, came.
+    fn check_complete(&self, number: usize, client: &Client) {
+        let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
+        for (id, event) in &self.events {
+            let missed = self.must_get(client, event) && !received.contains(id);
+            assert!(!missed, "client {number} missed event {id} {event:?}: {client:?} {:?}", self.operations);
+        }
+    }
+
+    fn must_get(&self, client: &Client, event: &Event) -> bool {
+        let Some(settled) = self.settled(event.published) else { return false };
+        rooms(event).any(|room| self.certain(client, room, event.published, settled))
+            && !event.except.iter().any(|room| self.possible(client, room, event.published, settled, 0))
+    }
+
+    /// Within a room events come by offset. Only an event for several rooms may come earlier, at its place in another, or
+    /// later, if the client was not in this room at its place here.
+    fn check_order(&self, number: usize, client: &Client) {
+        for room in client.memberships.keys() {
+            let run = self.run(client, room);
+            for (index, &(offset, id, _)) in run.iter().enumerate() {
+                let early = self.events[&id].rooms.len() > 1;
+                for &(later, other, step) in &run[index + 1..] {
+                    let other_event = &self.events[&other];
+                    let by_another_room = other_event.rooms.len() > 1
+                        && !self.certain(client, room, other_event.published, step);
+                    assert!(
+                        offset < later || early || by_another_room,
+                        "client {number} got {id} (offset {offset}) before {other} (offset {later}) of {room:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Between two events of a room that came while the client was in it all the time, nothing is missing.
+    fn check_gaps(&self, number: usize, client: &Client, orders: &HashMap<&str, BTreeMap<u64, u64>>) {
+        let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
+        for (room, order) in orders {
+            let single: Vec<(u64, u64, Step)> = self.run(client, room);
+            let single: Vec<_> = single.iter().filter(|(_, id, _)| self.events[id].rooms.len() <= 1).collect();
+            for pair in single.windows(2) {
+                let (&(first, _, from), &(last, _, to)) = (pair[0], pair[1]);
+                if !self.certain(client, room, from + 1, to) {
+                    continue;
+                }
+                for (offset, id) in order.range(first + 1..last) {
+                    let event = &self.events[id];
+                    let missing = event.except.is_empty() && !received.contains(id);
+                    assert!(!missing, "client {number} has a gap at offset {offset} (event {id}) of {room:?}");
+                }
+            }
+        }
+    }
+
+    /// What a client got of a room: offset, event and step, as it came.
+    fn run(&self, client: &Client, room: &str) -> Vec<(u64, u64, Step)> {
+        let of_room = |&(id, step): &(u64, Step)| {
+            let event = &self.events[&id];
+            let place = rooms(event).position(|other| other == room)?;
+            Some((event.offsets[place], id, step))
+        };
+        client.received.iter().filter_map(of_room).collect()
+    }
+
+    /// The first quiet step at or after `step`.
+    fn settled(&self, step: Step) -> Option<Step> {
+        self.quiet.get(self.quiet.partition_point(|&quiet| quiet < step)).copied()
+    }
+
+    /// True if the client can have been in the room at some time within `from..=to`.
+    fn possible(&self, client: &Client, room: &str, from: Step, to: Step, depth: usize) -> bool {
+        if client.gone.is_some_and(|gone| gone < from) {
+            return false;
+        }
+        let asked = |m: &Membership| m.asked <= to && m.ended.is_none_or(|end| end >= from);
+        if client.memberships.get(room).is_some_and(|list| list.iter().any(asked)) {
+            return true;
+        }
+        let joins = |op: &&Operation| op.kind == "join" && op.handed <= to && op.rooms.iter().any(|r| r == room);
+        self.operations.iter().filter(joins).any(|op| self.meant(client, op, depth))
+    }
+
+    /// True if the operation can have met the client. A chain of operations is taken for possible at its third link.
+    fn meant(&self, client: &Client, operation: &Operation, depth: usize) -> bool {
+        let done = operation.done.unwrap_or(Step::MAX);
+        depth >= 3 || self.possible(client, &operation.target, operation.handed, done, depth + 1)
+    }
+
+    /// True if the client certainly was in the room all the time from `from` to `to`.
+    fn certain(&self, client: &Client, room: &str, from: Step, to: Step) -> bool {
+        if client.gone.is_some_and(|gone| gone <= to) {
+            return false;
+        }
+        let own = client.memberships.get(room).into_iter().flatten();
+        let own = own.filter(|m| m.certain.is_some_and(|c| c < from) && m.leaving.is_none_or(|leaving| leaving > to));
+        let mut since: Vec<Step> = own.map(|m| m.asked).collect();
+        for op in self.operations.iter().filter(|op| op.kind == "join" && op.rooms.iter().any(|r| r == room)) {
+            let Some(done) = op.done.filter(|done| *done < from) else { continue };
+            let own_leaves = client.leaves.get(room).into_iter().flatten();
+            let left = own_leaves.into_iter().any(|&leave| leave <= to && leave >= self.quiet_before(op.handed));
+            if !left && self.certain_by_own(client, &op.target, op.handed, done) {
+                since.push(op.handed);
+            }
+        }
+        since.iter().any(|&since| !self.disturbed(client, room, since, to))
+    }
+
+    /// Like [`Model::certain`], by what the client asked for alone.
+    fn certain_by_own(&self, client: &Client, room: &str, from: Step, to: Step) -> bool {
+        let holds = |m: &Membership| {
+            m.certain.is_some_and(|certain| certain < from)
+                && m.leaving.is_none_or(|leaving| leaving > to)
+                && !self.disturbed(client, room, m.asked, to)
+        };
+        client.gone.is_none_or(|gone| gone > to) && client.memberships.get(room).is_some_and(|l| l.iter().any(holds))
+    }
+
+    /// A client's request may wait behind others of its own: it was made after the last quiet step at the earliest.
+    fn quiet_before(&self, step: Step) -> Step {
+        self.quiet[..self.quiet.partition_point(|&quiet| quiet < step)].last().copied().unwrap_or(0)
+    }
+
+    /// True if an operation can have taken the client out of the room between `since` and `to`.
+    fn disturbed(&self, client: &Client, room: &str, since: Step, to: Step) -> bool {
+        let takes_out = |op: &&Operation| match op.kind {
+            "join" => false,
+            "leave" => op.rooms.iter().any(|r| r == room),
+            _ => true,
+        };
+        let overlaps = |op: &&Operation| op.handed <= to && op.done.is_none_or(|done| done >= since);
+        self.operations.iter().filter(takes_out).filter(overlaps).any(|op| self.meant(client, op, 0))
+    }
+}
+
+/// The event's rooms, the namespace's own included.
+fn rooms(event: &Event) -> impl Iterator<Item = &str> {
+    let whole = event.rooms.is_empty().then_some("");
+    event.rooms.iter().map(String::as_str).chain(whole)
+}

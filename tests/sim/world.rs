@@ -1,0 +1,684 @@
+//! The machine: shards joined by real rings, publishers that write lines, clients that read frames.
+
+use crate::model::{Client, Event, Membership, Model, Operation, Step};
+use roomcast::base::clock::Millis;
+use roomcast::base::ids::{NamespaceId, SlotRef, Topology};
+use roomcast::ingest::publisher::{self, Desk, Publisher};
+use roomcast::mesh;
+use roomcast::proto::{json, raw::Shape};
+use roomcast::room::owner;
+use roomcast::session::rules::{NamespaceRules, RulesSource};
+use roomcast::session::{HeartbeatOptions, Kind, LimitOptions};
+use roomcast::shard::{self, Action, Flow, Handshake, Namespace, Shard};
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+
+const RULES: &str = r#"
+name = "/"
+[[on]]
+event = "join"
+join = ["{data.room}"]
+reply = { event = "joined", data = { room = "{data.room}" } }
+[[on]]
+event = "leave"
+leave = ["{data.room}"]
+reply = { event = "left", data = { room = "{data.room}" } }
+"#;
+const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+const PING_INTERVAL_MS: u64 = 25_000;
+const PING_TIMEOUT_MS: u64 = 20_000;
+/// Of a stuck client: a few frames.
+const OUTBOX_BYTES_MAX: u32 = 600;
+
+/// A small generator of its own, so that a seed means the same for ever (xorshift64*).
+pub struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
+    }
+
+    fn chance(&mut self, one_in: usize) -> bool {
+        self.below(one_in) == 0
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+}
+
+/// A client with its connection.
+struct Peer {
+    core: usize,
+    transport: SlotRef,
+    session: SlotRef,
+    kind: Kind,
+    /// The own id, once it is known (Socket.IO tells it).
+    sid: Option<String>,
+    open: bool,
+    /// The first namespace join is done.
+    connected: bool,
+    /// A message is being handled; more wait.
+    busy: bool,
+    waiting: VecDeque<String>,
+    /// Joins and leaves that were asked for and not answered: room, and how many memberships of it there were then.
+    asked: VecDeque<(String, usize)>,
+    /// Frames are left in the outbox: the client does not read.
+    stuck: bool,
+    inbox: Vec<u8>,
+}
+
+struct Source {
+    publisher: Publisher,
+    at: SlotRef,
+    /// Lines not yet handed over.
+    unsent: VecDeque<Line>,
+    /// Lines handed over, in order, whose answers are missing.
+    sent: VecDeque<Line>,
+}
+
+#[derive(Clone, Debug)]
+enum Line {
+    Event { id: u64, rooms: Vec<String>, except: Vec<String> },
+    Operation { id: u64, kind: &'static str, target: Option<String>, rooms: Vec<String> },
+}
+
+pub struct World {
+    random: Random,
+    now: Millis,
+    step: Step,
+    shards: Vec<Shard>,
+    desks: Vec<Desk>,
+    /// One or two publishers for each core.
+    sources: Vec<Vec<Source>>,
+    peers: Vec<Peer>,
+    model: Model,
+    next_id: u64,
+    /// Clients that end their connections are told apart from those that are cut.
+    transports: u32,
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        random.below(2);
+        let cores = 1 + random.below(4);
+        let slots = 2 << random.below(4);
+        let topology = Topology::new(cores);
+        let now = Millis(1_000);
+        let options = shard::Options {
+            heartbeat: HeartbeatOptions {
+                ping_interval_ms: PING_INTERVAL_MS,
+                ping_timeout_ms: PING_TIMEOUT_MS,
+                connect_timeout_ms: 45_000,
+            },
+            limits: LimitOptions {
+                message_bytes_max: 10_000,
+                attachments_max: 10,
+                rooms_per_socket_max: 128,
+                room_name_bytes_max: 200,
+                outbox_bytes_max: OUTBOX_BYTES_MAX,
+            },
+            // An order must outlive the run, so that offsets can be compared.
+            rooms: owner::Options { idle_ms: 1 << 40, idle_max: 1 << 20 },
+            panic_on: None,
+        };
+        let shards: Vec<Shard> = mesh::connect(cores, mesh::Options { slots })
+            .into_iter()
+            .enumerate()
+            .map(|(core, port)| {
+                let source: RulesSource = toml::from_str(RULES).unwrap();
+                let rules = NamespaceRules::compile(&source).unwrap();
+                let namespaces = vec![Namespace { name: "/".into(), rules }];
+                Shard::new(port, topology.clone(), namespaces, options, [core as u8; 32], now, 1)
+            })
+            .collect();
+        let ingest = publisher::Options {
+            line_bytes_max: 10_000,
+            receipt_bytes_max: 10_000,
+            rooms_per_line_max: 10,
+            room_name_bytes_max: 200,
+        };
+        let desks = (0..cores).map(|_| Desk::new(ingest, vec![false])).collect();
+        let source = |slot: u32| Source {
+            publisher: Publisher::new(),
+            at: SlotRef { slot, generation: 0 },
+            unsent: VecDeque::new(),
+            sent: VecDeque::new(),
+        };
+        let sources = (0..cores).map(|_| (0..1 + random.below(2) as u32).map(source).collect()).collect();
+        World {
+            random,
+            now,
+            step: 0,
+            shards,
+            desks,
+            sources,
+            peers: Vec::new(),
+            model: Model::default(),
+            next_id: 1,
+            transports: 0,
+        }
+    }
+
+    /// What the model could decide.
+    pub fn certainties(&self) -> usize {
+        self.model.certainties()
+    }
+
+    pub fn phases(&mut self) -> usize {
+        2 + self.random.below(3)
+    }
+
+    /// Many things at once, in any order.
+    pub fn mingle(&mut self) {
+        for _ in 0..100 + self.random.below(300) {
+            self.step += 1;
+            match self.random.below(100) {
+                0..=5 => self.open(),
+                6..=15 => self.ask("join"),
+                16..=22 => self.ask("leave"),
+                23..=24 => self.leave_for_good(),
+                25 => self.get_stuck(),
+                26..=37 => self.publish_event(),
+                38..=39 => self.publish_operation(),
+                40..=55 => self.hand_over(),
+                56..=60 => {
+                    self.now = self.now.after(self.random.below(20) as u64);
+                    let now = self.now;
+                    self.shards.iter_mut().for_each(|shard| shard.advance(now));
+                }
+                61..=90 => self.move_one_message(),
+                _ => {
+                    let core = self.random.below(self.shards.len());
+                    let budget = 1 + self.random.below(20);
+                    let now = self.now;
+                    self.shards[core].receive(budget, now);
+                }
+            }
+            self.observe();
+            if self.random.chance(20) {
+                self.shards.iter().for_each(Shard::check);
+            }
+        }
+    }
+
+    /// Lets everything come to rest, then compares with the model.
+    pub fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 100_000, "the machine does not come to rest");
+            self.step += 1;
+            self.hand_over_all();
+            let now = self.now;
+            self.shards.iter_mut().for_each(|shard| {
+            shard.receive(1000, now);
+        });
+            self.observe();
+            let lines = self.sources.iter().flatten().any(|s| !s.unsent.is_empty() || !s.sent.is_empty());
+            let messages = self.shards.iter().any(|shard| !shard.port.is_idle() || !shard.may_publish());
+            let asking = self.peers.iter().any(|peer| peer.open && (peer.busy || !peer.waiting.is_empty()));
+            if !lines && !messages && !asking {
+                break;
+            }
+        }
+        self.model.quiet.push(self.step);
+        self.shards.iter().for_each(Shard::check);
+        self.check_attachments();
+        self.model.check();
+    }
+
+    /// Everybody leaves: nothing may be left of them on any core.
+    pub fn finish(&mut self) {
+        for peer in 0..self.peers.len() {
+            self.step += 1;
+            self.close_peer(peer);
+        }
+        self.settle();
+        for shard in &mut self.shards {
+            shard.update_gauges();
+            assert_eq!((shard.counters.sockets, shard.counters.rooms_attached), (0, 0));
+            assert_eq!(shard.counters.joins, shard.counters.leaves);
+            assert_eq!(shard.attachments().count(), 0, "an owner believes in members that are gone");
+            assert_eq!(shard.outboxes.bytes_waiting(), 0);
+        }
+    }
+
+    /// Heartbeats in virtual time.
+    pub fn silent_client_is_gone_in_time(&mut self) {
+        self.open();
+        self.settle();
+        let opened = self.now;
+        let core = self.peers[0].core;
+        self.peers[0].stuck = true;
+        let gone = opened.after(PING_INTERVAL_MS + PING_TIMEOUT_MS);
+        while self.now < gone {
+            let shard = &mut self.shards[core];
+            assert_eq!(shard.poll_action(), None, "closed at {:?}, too early", self.now);
+            let due = shard.timers.next_deadline().expect("a heartbeat is due");
+            self.now = due.max(Millis(self.now.0 + 1)).min(gone);
+            shard.advance(self.now);
+        }
+        let action = self.shards[core].poll_action();
+        assert!(matches!(action, Some(Action::Close { .. })), "{action:?} when the time was over");
+    }
+
+    /// Each group is attached at its owner exactly once, and each attachment is a group.
+    fn check_attachments(&self) {
+        let mut attached: Vec<(usize, SlotRef)> =
+            self.shards.iter().flat_map(|s| s.attachments().map(|a| (a.core.index(), a.group))).collect();
+        let mut groups: Vec<(usize, SlotRef)> =
+            self.shards.iter().flat_map(|s| s.groups().map(|group| (s.core().index(), group))).collect();
+        attached.sort_unstable();
+        groups.sort_unstable();
+        assert_eq!(attached, groups, "owners and member cores disagree");
+    }
+
+    fn open(&mut self) {
+        let core = self.random.below(self.shards.len());
+        self.transports += 1;
+        let transport = SlotRef { slot: self.peers.len() as u32, generation: self.transports };
+        let kind = match self.random.below(3) {
+            0 => Kind::Raw { namespace: NamespaceId(0), shape: Shape::Nested },
+            1 => Kind::Raw { namespace: NamespaceId(0), shape: Shape::Flat },
+            _ => Kind::SocketIo,
+        };
+        let handshake = Handshake { kind, query: "", ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let session = self.shards[core].open(transport, handshake, self.now);
+        let mut client = Client::default();
+        client.memberships.insert(String::new(), vec![Membership::asked(self.step)]);
+        self.model.clients.push(client);
+        let raw_busy = kind != Kind::SocketIo && self.shards[core].is_busy(session);
+        self.peers.push(Peer {
+            core,
+            transport,
+            session,
+            kind,
+            sid: None,
+            open: true,
+            connected: false,
+            busy: raw_busy,
+            waiting: VecDeque::new(),
+            asked: VecDeque::new(),
+            stuck: false,
+            inbox: Vec::new(),
+        });
+        let peer = self.peers.len() - 1;
+        if kind == Kind::SocketIo {
+            self.say(peer, "40".to_owned());
+        } else if !raw_busy {
+            self.raw_connected(peer);
+        }
+    }
+
+    /// A raw client hears nothing of being connected; the driver knows when it may be read.
+    fn raw_connected(&mut self, peer: usize) {
+        self.peers[peer].connected = true;
+        self.in_namespace(peer);
+    }
+
+    fn open_peers(&self) -> Vec<usize> {
+        (0..self.peers.len()).filter(|&peer| self.peers[peer].open).collect()
+    }
+
+    /// A client asks for a room, or to be let out of one.
+    fn ask(&mut self, what: &str) {
+        let peers = self.open_peers();
+        if peers.is_empty() {
+            return;
+        }
+        let peer = *self.random.pick(&peers);
+        if !self.peers[peer].connected {
+            return;
+        }
+        let room = *self.random.pick(&ROOMS);
+        let text = match self.peers[peer].kind {
+            Kind::SocketIo => format!(r#"42["{what}",{{"room":"{room}"}}]"#),
+            Kind::Raw { .. } => format!(r#"{{"type":"{what}","data":{{"room":"{room}"}}}}"#),
+        };
+        let step = self.step;
+        let client = &mut self.model.clients[peer];
+        let list = client.memberships.entry(room.to_owned()).or_default();
+        if what == "join" {
+            list.push(Membership::asked(step));
+        } else {
+            client.leaves.entry(room.to_owned()).or_default().push(step);
+            list.iter_mut().filter(|m| m.ended.is_none()).for_each(|m| {
+                m.leaving.get_or_insert(step);
+            });
+        }
+        self.peers[peer].asked.push_back((room.to_owned(), list.len()));
+        self.say(peer, text);
+    }
+
+    fn say(&mut self, peer: usize, text: String) {
+        self.peers[peer].waiting.push_back(text);
+        self.hear(peer);
+    }
+
+    /// Gives the shard the client's messages, one by one.
+    fn hear(&mut self, index: usize) {
+        while !self.peers[index].busy && self.peers[index].open {
+            let Some(text) = self.peers[index].waiting.pop_front() else { return };
+            let (core, session) = (self.peers[index].core, self.peers[index].session);
+            let flow = self.shards[core].text(session, &text, self.now);
+            self.peers[index].busy = flow == Flow::Wait;
+        }
+    }
+
+    fn leave_for_good(&mut self) {
+        let peers = self.open_peers();
+        if !peers.is_empty() {
+            let peer = *self.random.pick(&peers);
+            self.close_peer(peer);
+        }
+    }
+
+    fn get_stuck(&mut self) {
+        let peers = self.open_peers();
+        if !peers.is_empty() {
+            let peer = *self.random.pick(&peers);
+            self.peers[peer].stuck = true;
+            self.model.clients[peer].stuck = true;
+        }
+    }
+
+    /// The client's connection ends.
+    fn close_peer(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        if !std::mem::replace(&mut peer.open, false) {
+            return;
+        }
+        peer.waiting.clear();
+        peer.busy = false;
+        let (core, session) = (peer.core, peer.session);
+        self.shards[core].closed(session);
+        self.model.clients[index].gone = Some(self.step);
+    }
+
+    fn some_rooms(&mut self) -> Vec<String> {
+        let mut rooms: Vec<String> = Vec::new();
+        for _ in 0..1 + self.random.below(3) {
+            let known: Vec<String> = self.peers.iter().filter_map(|peer| peer.sid.clone()).collect();
+            let room = if !known.is_empty() && self.random.chance(8) {
+                self.random.pick(&known).clone()
+            } else {
+                (*self.random.pick(&ROOMS)).to_owned()
+            };
+            if !rooms.contains(&room) {
+                rooms.push(room);
+            }
+        }
+        rooms
+    }
+
+    fn publish_event(&mut self) {
+        let mut rooms = match self.random.below(10) {
+            0 => Vec::new(),
+            1..=5 => vec![(*self.random.pick(&ROOMS)).to_owned()],
+            _ => self.some_rooms(),
+        };
+        let except = if self.random.chance(6) { self.some_rooms() } else { Vec::new() };
+        rooms.dedup();
+        let id = self.take_id();
+        self.queue_line(Line::Event { id, rooms, except });
+    }
+
+    fn publish_operation(&mut self) {
+        let kind = ["join", "leave", "disconnect"][self.random.below(if self.random.0 % 4 == 0 { 3 } else { 2 })];
+        let target = if self.random.chance(5) { None } else { self.some_rooms().pop() };
+        let rooms = vec![(*self.random.pick(&ROOMS)).to_owned()];
+        let id = self.take_id();
+        self.queue_line(Line::Operation { id, kind, target, rooms });
+    }
+
+    fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn queue_line(&mut self, line: Line) {
+        let core = self.random.below(self.sources.len());
+        let source = self.random.below(self.sources[core].len());
+        self.sources[core][source].unsent.push_back(line);
+    }
+
+    fn hand_over(&mut self) {
+        let core = self.random.below(self.sources.len());
+        let source = self.random.below(self.sources[core].len());
+        self.hand_over_from(core, source);
+    }
+
+    fn hand_over_all(&mut self) {
+        for core in 0..self.sources.len() {
+            for source in 0..self.sources[core].len() {
+                self.hand_over_from(core, source);
+            }
+        }
+    }
+
+    /// A publisher's next line reaches its core, together with whatever waited there.
+    fn hand_over_from(&mut self, core: usize, index: usize) {
+        let step = self.step;
+        let source = &mut self.sources[core][index];
+        let mut bytes = Vec::new();
+        if let Some(line) = source.unsent.pop_front() {
+            bytes = line_text(&line).into_bytes();
+            match &line {
+                Line::Event { id, rooms, except } => {
+                    let (rooms, except) = (rooms.clone(), except.clone());
+                    let event = Event { rooms, except, published: step, offsets: Vec::new() };
+                    self.model.events.insert(*id, event);
+                }
+                Line::Operation { id, kind, target, rooms } => {
+                    let (target, rooms) = (target.clone().unwrap_or_default(), rooms.clone());
+                    let operation = Operation { id: *id, kind, target, rooms, handed: step, done: None };
+                    self.model.operations.push(operation);
+                }
+            }
+            source.sent.push_back(line);
+        }
+        let me = source.at;
+        let _ = source.publisher.work(&bytes, &mut self.desks[core], &mut self.shards[core], me, 1 << 20);
+    }
+
+    fn move_one_message(&mut self) {
+        let to = self.random.below(self.shards.len());
+        let from = self.shards[self.random.below(self.shards.len())].core();
+        let now = self.now;
+        let shard = &mut self.shards[to];
+        shard.port.flush();
+        if self.random.chance(2) {
+            if let Some(message) = shard.port.down.receive_from(from) {
+                shard.handle_down(message);
+            }
+        } else if !shard.port.down.is_blocked()
+            && let Some(message) = shard.port.up.receive_from(from)
+        {
+            shard.handle_up(from, message, now);
+        }
+    }
+
+    /// Does what shards want done, and lets clients and publishers see what came.
+    fn observe(&mut self) {
+        for core in 0..self.shards.len() {
+            while let Some(action) = self.shards[core].poll_action() {
+                match action {
+                    Action::Close { transport, .. } | Action::Abort { transport, .. } => {
+                        let peer = transport.slot as usize;
+                        assert_eq!(self.peers[peer].transport, transport);
+                        self.read(peer);
+                        self.close_peer(peer);
+                    }
+                    Action::Resume { transport } => {
+                        let peer = transport.slot as usize;
+                        self.read(peer);
+                        self.peers[peer].busy = false;
+                        if !self.peers[peer].connected && self.peers[peer].kind != Kind::SocketIo {
+                            self.raw_connected(peer);
+                        }
+                        self.hear(peer);
+                    }
+                    Action::TransportTimer { .. } => unreachable!("no transport armed one"),
+                    Action::Receipt { to, room, offset } => {
+                        self.sources[core][to.publisher.slot as usize].publisher.receipt(to, room, offset);
+                    }
+                    Action::Operated { to, sockets, refused } => {
+                        self.sources[core][to.publisher.slot as usize].publisher.operated(to, sockets, refused);
+                    }
+                }
+            }
+        }
+        for peer in 0..self.peers.len() {
+            if self.peers[peer].open {
+                self.read(peer);
+            }
+        }
+        for core in 0..self.sources.len() {
+            for source in 0..self.sources[core].len() {
+                self.read_receipts(core, source);
+            }
+        }
+    }
+
+    fn read_receipts(&mut self, core: usize, index: usize) {
+        let text = std::mem::take(self.sources[core][index].publisher.outbox());
+        for answer in String::from_utf8(text).unwrap().lines() {
+            let line = self.sources[core][index].sent.pop_front().expect("an answer has a line");
+            assert_eq!(json::get(answer, "ok"), Some("true"), "{answer} to {line:?}");
+            let id: u64 = json::get(answer, "id").unwrap().parse().unwrap();
+            match line {
+                Line::Event { id: expected, rooms, .. } => {
+                    assert_eq!(id, expected, "answers come in the lines' order");
+                    let offsets: Vec<u64> = match json::get(answer, "offset") {
+                        Some(offset) => vec![offset.parse().unwrap()],
+                        None => {
+                            let offsets = json::get(answer, "offsets").unwrap();
+                            rooms.iter().map(|room| json::get(offsets, room).unwrap().parse().unwrap()).collect()
+                        }
+                    };
+                    self.model.events.get_mut(&id).unwrap().offsets = offsets;
+                }
+                Line::Operation { id: expected, .. } => {
+                    assert_eq!(id, expected, "answers come in the lines' order");
+                    let operation = self.model.operations.iter_mut().find(|op| op.id == id).unwrap();
+                    operation.done = Some(self.step);
+                }
+            }
+        }
+    }
+
+    /// The client reads what was sent to it.
+    fn read(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        if peer.stuck {
+            return;
+        }
+        let outboxes = &mut self.shards[peer.core].outboxes;
+        let slot = peer.session.slot;
+        if outboxes.is_empty(slot) {
+            return;
+        }
+        let bytes: Vec<u8> = outboxes.waiting(slot).flat_map(|(_, bytes)| bytes.to_vec()).collect();
+        outboxes.advance(slot, bytes.len());
+        peer.inbox.extend(bytes);
+        while let Some(text) = take_frame(&mut self.peers[index].inbox) {
+            self.understand(index, &text);
+        }
+    }
+
+    fn understand(&mut self, index: usize, text: &str) {
+        let step = self.step;
+        if self.peers[index].kind == Kind::SocketIo {
+            if text.starts_with('0') {
+                return;
+            }
+            if text == "2" {
+                return self.say(index, "3".to_owned());
+            }
+            if let Some(grant) = text.strip_prefix("40") {
+                let sid = json::unescape(json::get(grant, "sid").unwrap()).unwrap().into_owned();
+                self.peers[index].sid = Some(sid.clone());
+                self.peers[index].connected = true;
+                let own = Membership { asked: 0, certain: Some(step), leaving: None, ended: None };
+                self.model.clients[index].memberships.insert(sid, vec![own]);
+                self.in_namespace(index);
+                return;
+            }
+            if text == "41" {
+                return self.close_peer(index);
+            }
+        }
+        let (name, data) = match text.strip_prefix("42") {
+            Some(list) => {
+                let mut values = json::elements(list);
+                (values.next().unwrap(), values.next().unwrap_or("{}"))
+            }
+            None => (json::get(text, "type").unwrap(), json::get(text, "data").unwrap_or(text)),
+        };
+        match name {
+            "\"joined\"" | "\"left\"" => {
+                let said = json::unescape(json::get(data, "room").unwrap()).unwrap();
+                let (room, count) = self.peers[index].asked.pop_front().expect("an answer was asked for");
+                assert_eq!(room, said, "answers come in the order of the questions");
+                let list = self.model.clients[index].memberships.get_mut(&room).unwrap();
+                if name == "\"joined\"" {
+                    list[count - 1].certain = Some(step);
+                } else {
+                    list[..count].iter_mut().for_each(|m| {
+                        m.ended.get_or_insert(step);
+                    });
+                }
+            }
+            "\"event\"" => {
+                let id: u64 = json::get(data, "n").unwrap().parse().unwrap();
+                self.model.clients[index].received.push((id, step));
+            }
+            other => panic!("client {index} got {other}"),
+        }
+    }
+
+    /// The client is in the namespace from now on.
+    fn in_namespace(&mut self, index: usize) {
+        let list = self.model.clients[index].memberships.get_mut("").expect("asked for by connecting");
+        list[0].certain = Some(self.step);
+    }
+}
+
+fn line_text(line: &Line) -> String {
+    let names = |rooms: &[String]| rooms.iter().map(|room| format!("{room:?}")).collect::<Vec<_>>().join(",");
+    match line {
+        Line::Event { id, rooms, except } => {
+            let to = match &rooms[..] {
+                [] => String::new(),
+                [room] => format!("\"room\":{room:?},"),
+                _ => format!("\"rooms\":[{}],", names(rooms)),
+            };
+            format!("{{{to}\"except\":[{}],\"event\":\"event\",\"data\":{{\"n\":{id}}},\"id\":{id}}}\n", names(except))
+        }
+        Line::Operation { id, kind, target, rooms } => {
+            let whom = target.as_ref().map_or("{\"all\":true}".to_owned(), |room| format!("{{\"room\":{room:?}}}"));
+            let rooms =
+                if *kind == "disconnect" { String::new() } else { format!(",\"rooms\":[{}]", names(rooms)) };
+            format!("{{\"op\":\"{kind}\",\"where\":{whom}{rooms},\"id\":{id}}}\n")
+        }
+    }
+}
+
+/// The text of the first whole server frame in `bytes`, taken out.
+fn take_frame(bytes: &mut Vec<u8>) -> Option<String> {
+    let (&first, &second) = (bytes.first()?, bytes.get(1)?);
+    let (length, header) = match second {
+        126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
+        short => (usize::from(short), 2),
+    };
+    let payload: Vec<u8> = bytes.drain(..header + length).skip(header).collect();
+    match first {
+        0x81 => Some(String::from_utf8(payload).unwrap()),
+        // A ping: these clients' sessions end long before it matters.
+        0x89 => take_frame(bytes),
+        other => panic!("frame {other:#x}"),
+    }
+}
