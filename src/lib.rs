@@ -2,11 +2,11 @@
 //! this list.
 
 pub mod base;
-pub mod proto;
+pub mod ingest;
 pub mod mesh;
+pub mod net;
+pub mod ops;
+pub mod proto;
 pub mod room;
 pub mod session;
 pub mod shard;
-pub mod ingest;
-pub mod net;
-pub mod ops;

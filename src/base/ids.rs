@@ -67,7 +67,9 @@ pub enum BadRoomName {
 impl fmt::Display for BadRoomName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BadRoomName::Empty => f.write_str("the room name is empty; leave out \"room\" to reach the whole namespace"),
+            BadRoomName::Empty => {
+                f.write_str("the room name is empty; leave out \"room\" to reach the whole namespace")
+            }
             BadRoomName::TooLong { bytes, max } => {
                 write!(f, "the room name has {bytes} bytes; at most {max} are allowed")
             }
@@ -287,7 +289,8 @@ mod tests {
 
     #[test]
     fn socket_ids_read_back_and_look_like_ids() {
-        for (core, slot, random) in [(0, 0, [0; 9]), (1, 77, [0xff; 9]), (1023, u32::MAX, [1, 2, 3, 4, 5, 6, 7, 8, 9])] {
+        for (core, slot, random) in [(0, 0, [0; 9]), (1, 77, [0xff; 9]), (1023, u32::MAX, [1, 2, 3, 4, 5, 6, 7, 8, 9])]
+        {
             let sid = SocketId::new(CoreId::new(core), slot, random);
             let text = sid.to_string();
             assert_eq!(text.len(), 20);

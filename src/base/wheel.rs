@@ -169,7 +169,8 @@ impl<K: Copy> Wheel<K> {
     fn link(&mut self, id: u32) {
         let at = self.entries[id as usize].at.max(self.now);
         let distance = at - self.now;
-        let index = (0..LEVELS - 1).find(|&level| distance < 1 << (SLOT_BITS * (level as u32 + 1))).unwrap_or(LEVELS - 1);
+        let index =
+            (0..LEVELS - 1).find(|&level| distance < 1 << (SLOT_BITS * (level as u32 + 1))).unwrap_or(LEVELS - 1);
         let shift = SLOT_BITS * index as u32;
         // The last level holds what lies beyond it in its farthest slot.
         let tick = (at >> shift).min((self.now >> shift) + SLOTS as u64 - 1);

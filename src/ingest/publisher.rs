@@ -61,6 +61,8 @@ pub struct Publisher {
     skipping: bool,
     /// True once the publisher will send no more.
     ended: bool,
+    /// True once no more is taken from the publisher: a line that is not whole is dropped.
+    stopped: bool,
     lines: u64,
     /// Lines whose answers are missing or wait for an earlier one's, in the order of the lines.
     unanswered: VecDeque<Answer>,
@@ -113,6 +115,12 @@ impl Publisher {
         self.ended = true;
     }
 
+    /// No more is taken from the publisher: whole lines that are here are still handled.
+    pub fn stop(&mut self) {
+        self.ended = true;
+        self.stopped = true;
+    }
+
     /// Answers to be sent. The driver removes what it got rid of.
     pub fn outbox(&mut self) -> &mut Vec<u8> {
         &mut self.outbox
@@ -126,7 +134,14 @@ impl Publisher {
 
     /// Handles lines: what waited, then `fresh` bytes. Takes `bytes_max` bytes or a little more, then stops. What it does not
     /// handle it keeps.
-    pub fn work(&mut self, fresh: &[u8], desk: &mut Desk, shard: &mut Shard, me: SlotRef, bytes_max: usize) -> Progress {
+    pub fn work(
+        &mut self,
+        fresh: &[u8],
+        desk: &mut Desk,
+        shard: &mut Shard,
+        me: SlotRef,
+        bytes_max: usize,
+    ) -> Progress {
         shard.counters.ingest_bytes += fresh.len() as u64;
         let mut taken = std::mem::take(&mut self.inbox);
         // The usual case: nothing waited, and whole lines came. They are read where they are.
@@ -208,6 +223,7 @@ impl Publisher {
             let rest = &buffer[at..];
             let (line, bytes) = match line::split_line(rest, 0) {
                 Some(found) => found,
+                None if self.stopped && !rest.is_empty() => (&rest[..0], rest.len()),
                 None if self.ended && !rest.is_empty() => (rest, rest.len()),
                 None => {
                     if self.skipping || rest.len() > desk.options.line_bytes_max {
@@ -258,11 +274,8 @@ impl Publisher {
 
     fn line(&mut self, text: &[u8], desk: &mut Desk, shard: &mut Shard, me: SlotRef) {
         shard.counters.lines += 1;
-        let to = ReceiptTo {
-            core: shard.core(),
-            publisher: me,
-            ticket: self.first_ticket + self.unanswered.len() as u64,
-        };
+        let to =
+            ReceiptTo { core: shard.core(), publisher: me, ticket: self.first_ticket + self.unanswered.len() as u64 };
         let handled = desk.parser.parse(text, &desk.limits).and_then(|line| {
             let Some(namespace) = shard.namespace(&line.namespace) else {
                 return Err(LineError {

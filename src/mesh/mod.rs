@@ -54,9 +54,7 @@ pub struct Plane<T> {
 pub fn connect<U, D>(cores: usize, options: Options) -> Vec<Port<U, D>> {
     let mut up = planes(cores, options.slots);
     let mut down = planes(cores, options.slots);
-    (0..cores)
-        .map(|core| Port { me: CoreId::new(core), up: up.remove(0), down: down.remove(0) })
-        .collect()
+    (0..cores).map(|core| Port { me: CoreId::new(core), up: up.remove(0), down: down.remove(0) }).collect()
 }
 
 fn planes<T>(cores: usize, slots: usize) -> Vec<Plane<T>> {

@@ -1,8 +1,8 @@
 //! The WebSocket driver: a client's bytes become messages of its session. Knows HTTP and frames, not what messages mean.
 
+use super::Endpoint;
 use super::conn::Role;
 use super::core::Core;
-use super::Endpoint;
 use crate::base::counters;
 use crate::base::frame::Frame;
 use crate::base::ids::SlotRef;
@@ -95,7 +95,9 @@ impl Core {
                     return answer;
                 }
                 match http::websocket_upgrade(&head) {
-                    Ok(upgrade) => Answer::Upgrade { bytes, accept: upgrade.accept, endpoint, query: head.query.into() },
+                    Ok(upgrade) => {
+                        Answer::Upgrade { bytes, accept: upgrade.accept, endpoint, query: head.query.into() }
+                    }
                     Err(error) => refuse(&error),
                 }
             }
@@ -178,7 +180,6 @@ impl Core {
                     if !closing {
                         let closing = Closing { code: violation.close_code(), label: violation.label() };
                         self.shard.violated(session, closing, violation.label());
-                        self.shard.counters.client_messages += 1;
                     }
                     (buffer.len() - handled, Flow::Ready)
                 }

@@ -25,6 +25,8 @@ pub(super) struct Conn {
     pub paused: bool,
     /// True if something can be read as far as we know: the kernel reports only what is new.
     pub readable: bool,
+    /// True once the kernel has reported the end: it is to be read until the end is found.
+    pub hangup: bool,
 }
 
 /// What a connection is at the moment.
@@ -57,6 +59,7 @@ impl Conn {
             queued: false,
             paused: false,
             readable: false,
+            hangup: false,
         }
     }
 }

@@ -83,7 +83,8 @@ pub struct Core {
     pub(super) options: Options,
     pub(super) shard: Shard,
     pub(super) desk: Desk,
-    listeners: [TcpListener; 2],
+    /// `None` once the core drains: what would wait in the backlog goes elsewhere.
+    listeners: [Option<TcpListener>; 2],
     /// True for each listener that accepts.
     accepting: [bool; 2],
     shared: Arc<Shared>,
@@ -129,7 +130,7 @@ impl Core {
             options,
             shard,
             desk,
-            listeners: [clients, publishers],
+            listeners: [Some(clients), Some(publishers)],
             accepting: [false; 2],
             shared,
             publish_counters,
@@ -252,11 +253,12 @@ impl Core {
         match completion {
             Completion::Accepted { listener, stream } => self.accepted(listener, stream),
             Completion::AcceptEnded { listener, error } => self.accept_ended(listener, error.as_ref()),
-            Completion::Readable { at, armed } => {
+            Completion::Readable { at, armed, hangup } => {
                 let Some(at) = self.resolve(at) else { unreachable!("a slot outlives its polls") };
                 let conn = &mut self.conns[at.slot];
                 conn.polls_read = armed;
                 conn.readable = true;
+                conn.hangup |= hangup;
                 if matches!(conn.role, Role::Dead) {
                     return self.bury(at);
                 }
@@ -290,8 +292,10 @@ impl Core {
 
     fn accept_all(&mut self) {
         for number in [CLIENTS, PUBLISHERS] {
-            if !std::mem::replace(&mut self.accepting[number as usize], true) {
-                self.ring.accept(&self.listeners[number as usize], number);
+            if let Some(listener) = &self.listeners[number as usize]
+                && !std::mem::replace(&mut self.accepting[number as usize], true)
+            {
+                self.ring.accept(listener, number);
             }
         }
     }
@@ -322,6 +326,7 @@ impl Core {
             self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(error));
         }
         if self.drain.is_some() {
+            self.listeners[listener as usize] = None;
             return;
         }
         match error.and_then(io::Error::raw_os_error) {
@@ -365,6 +370,11 @@ impl Core {
         let Some(conn) = self.conns.get_mut(at) else { return };
         let Role::Publisher(publisher) = &mut conn.role else { return };
         hand(publisher);
+        self.hold_up(at);
+    }
+
+    /// Has the publisher looked at in the next turn.
+    fn hold_up(&mut self, at: SlotRef) {
         if !self.held_up.contains(&at) {
             self.held_up.push(at);
         }
@@ -410,7 +420,7 @@ impl Core {
             Role::Dead => return,
             Role::Publisher(publisher) => {
                 // Unhandled lines first: reading more would only move the backlog from the kernel to us.
-                if publisher.is_loaded() || self.held_up.contains(&at) {
+                if conn.paused || publisher.is_loaded() || self.held_up.contains(&at) {
                     return;
                 }
             }
@@ -436,8 +446,8 @@ impl Core {
         match result {
             Ok(0) => self.ended(at),
             Ok(bytes) => {
-                // A short read has emptied the socket; whatever comes later is reported anew.
-                let more = bytes == scratch.len();
+                // A short read has emptied the socket; whatever comes later is reported anew. Not so an end that was there.
+                let more = bytes == scratch.len() || self.conns[at.slot].hangup;
                 self.conns[at.slot].readable = more;
                 self.received(at, &mut scratch[..bytes]);
                 if more && self.conns.get(at).is_some() {
@@ -486,19 +496,15 @@ impl Core {
         let mut budget = PUBLISH_BYTES_PER_TURN;
         let mut worked = false;
         for at in std::mem::take(&mut self.held_up) {
-            if self.conns.get(at).is_some() {
-                worked |= self.publisher_work(at, &mut [], budget);
-            }
+            worked |= self.publisher_work(at, &mut [], budget);
         }
         for _ in 0..self.loaded.len() {
             if budget == 0 || !self.shard.may_publish() {
                 break;
             }
             let Some(at) = self.loaded.pop_front() else { break };
-            if self.conns.get(at).is_some() {
-                worked |= self.publisher_work(at, &mut [], budget);
-                budget = budget.saturating_sub(PUBLISH_BYTES_PER_TURN / 4);
-            }
+            worked |= self.publisher_work(at, &mut [], PUBLISH_BYTES_PER_TURN / 4);
+            budget = budget.saturating_sub(PUBLISH_BYTES_PER_TURN / 4);
         }
         worked
     }
@@ -506,12 +512,16 @@ impl Core {
     /// Handles a publisher's lines and sends its receipts. True if something moved.
     fn publisher_work(&mut self, at: SlotRef, fresh: &mut [u8], bytes_max: usize) -> bool {
         // Taken out for the call, as it works on the shard.
-        let Role::Publisher(mut publisher) = std::mem::replace(&mut self.conns[at.slot].role, Role::Dead) else {
-            unreachable!("the caller knows that it is a publisher")
+        let Some(conn) = self.conns.get_mut(at) else { return false };
+        let mut publisher = match std::mem::replace(&mut conn.role, Role::Dead) {
+            Role::Publisher(publisher) => publisher,
+            other => {
+                conn.role = other;
+                return false;
+            }
         };
-        let progress = catch_unwind(AssertUnwindSafe(|| {
-            publisher.work(fresh, &mut self.desk, &mut self.shard, at, bytes_max)
-        }));
+        let progress =
+            catch_unwind(AssertUnwindSafe(|| publisher.work(fresh, &mut self.desk, &mut self.shard, at, bytes_max)));
         let waiting = publisher.outbox().len();
         self.conns[at.slot].role = Role::Publisher(publisher);
         let progress = match progress {
@@ -534,7 +544,7 @@ impl Core {
                 true
             }
             Progress::Paused => {
-                self.held_up.push(at);
+                self.hold_up(at);
                 false
             }
             Progress::Done => {
@@ -562,15 +572,13 @@ impl Core {
         match result {
             Ok(()) => {
                 // The pause, or the end, may be over.
-                if !self.held_up.contains(&at) {
-                    self.held_up.push(at);
-                }
+                self.hold_up(at);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 conn.polls_write = true;
                 self.ring.poll_write(&self.conns[at.slot].stream, at);
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.held_up.push(at),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.hold_up(at),
             Err(error) => {
                 let label = super::error_label(&error);
                 self.shard.counters.count(counters::SOCKET_ERRORS, label);
@@ -600,7 +608,7 @@ impl Core {
                 self.shard.counters.count(counters::HTTP_REFUSED, "handshake_timeout");
                 self.finish(at, "handshake timeout");
             }
-            Role::Closing { .. } => self.finish(at, "close timeout"),
+            // The close is counted already.
             _ => self.finish(at, ""),
         }
     }
@@ -693,6 +701,8 @@ impl Core {
         for number in [CLIENTS, PUBLISHERS] {
             if self.accepting[number as usize] {
                 self.ring.cancel_accept(number);
+            } else {
+                self.listeners[number as usize] = None;
             }
         }
         // Half of the time for closing one after the other, the rest for the last ones' answers.
@@ -739,10 +749,11 @@ impl Core {
 
     /// A publisher's door closes: it gets the answers to what it has sent so far, and the end.
     fn linger_publisher(&mut self, at: SlotRef) {
+        self.conns[at.slot].paused = true;
         if let Role::Publisher(publisher) = &mut self.conns[at.slot].role {
-            publisher.end();
+            publisher.stop();
         }
-        let _ = self.publisher_work(at, &mut [], PUBLISH_BYTES_PER_TURN);
+        self.hold_up(at);
     }
 
     fn drain_end(&mut self) {

@@ -110,23 +110,17 @@ impl Core {
 
     /// A connection has taken everything so far offered to it in this batch.
     fn drained(&mut self, at: crate::base::ids::SlotRef, session: u32) {
+        let waits = self.shard.outboxes.bytes(session);
         let conn = &mut self.conns[at.slot];
         match conn.role {
-            Role::WebSocket { session: full, .. } => {
-                // A client that had to read its answers first is heard again.
-                if conn.paused
-                    && self.shard.outboxes.bytes(session) <= self.options.outbox_bytes_max / 2
-                    && !self.shard.is_busy(full)
-                {
-                    conn.paused = false;
-                    self.queue(at);
-                }
+            // A client that had to read its answers first is heard again.
+            Role::WebSocket { session, .. }
+                if conn.paused && waits <= self.options.outbox_bytes_max / 2 && !self.shard.is_busy(session) =>
+            {
+                conn.paused = false;
+                self.queue(at);
             }
-            Role::Closing { peer_closed, .. } if self.shard.outboxes.is_empty(session) => {
-                if peer_closed {
-                    self.linger(at);
-                }
-            }
+            Role::Closing { peer_closed: true, .. } if waits == 0 => self.linger(at),
             _ => {}
         }
     }

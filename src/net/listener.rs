@@ -24,6 +24,8 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_port(true)?;
     // Accepted connections inherit it: every send is a finished batch, and must not wait for an earlier one's ACK.
     socket.set_tcp_nodelay(true)?;
+    // Likewise: a publisher whose host has gone must not hold a descriptor for ever.
+    socket.set_keepalive(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     // The kernel cuts it to net.core.somaxconn.

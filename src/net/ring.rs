@@ -39,6 +39,8 @@ pub enum Completion {
         at: SlotRef,
         /// False if the poll must be armed again to hear more.
         armed: bool,
+        /// The end is there already, behind whatever bytes there are: it will not be reported again.
+        hangup: bool,
     },
     /// The connection takes bytes again; this is reported once for each [`Ring::poll_write`].
     Writable {
@@ -221,9 +223,7 @@ impl Ring {
             let submitted = self.ring.submission().len() as u32;
             let flags = 1; // IORING_ENTER_GETEVENTS
             // SAFETY: no argument is passed; the entries are sound by `push`.
-            let entered = unsafe {
-                self.ring.submitter().enter::<libc::sigset_t>(submitted, want as u32, flags, None)
-            };
+            let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(submitted, want as u32, flags, None) };
             match entered {
                 Ok(_) => {
                     if self.ring.submission().is_empty() {
@@ -259,7 +259,9 @@ impl Ring {
                     finished += 1;
                 }
                 READ => {
-                    completions.push(Completion::Readable { at, armed: cqueue::more(entry.flags()) });
+                    let ends = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
+                    let hangup = entry.result() > 0 && entry.result() & ends != 0;
+                    completions.push(Completion::Readable { at, armed: cqueue::more(entry.flags()), hangup });
                 }
                 WRITE => completions.push(Completion::Writable { at }),
                 ACCEPT => {

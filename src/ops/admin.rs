@@ -122,8 +122,9 @@ fn route(head: &Head<'_, '_>, facts: &Facts, response: &mut Vec<u8>, close: bool
             let (status, word) = if draining { (503, "draining") } else { (200, "healthy") };
             let uptime = facts.started.elapsed().as_secs();
             let version = env!("CARGO_PKG_VERSION");
-            let text =
-                format!(r#"{{"status":"{word}","service":"roomcast","version":"{version}","uptime_seconds":{uptime}}}"#);
+            let text = format!(
+                r#"{{"status":"{word}","service":"roomcast","version":"{version}","uptime_seconds":{uptime}}}"#
+            );
             body(status, "application/json", &text, &[]);
         }
         ("/metrics" | "/health", _) => body(405, TEXT, "Use GET.\n", &[("Allow", "GET, HEAD")]),

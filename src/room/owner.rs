@@ -240,7 +240,11 @@ mod tests {
         assert_eq!(rooms.len(), 1, "used at 690");
         rooms.expire(Millis(800));
         assert!(rooms.is_empty());
-        assert_eq!(rooms.attach(&key, attachment(0, 2), Millis(801)), (Offset(0), Epoch(8)), "a new order, a new epoch");
+        assert_eq!(
+            rooms.attach(&key, attachment(0, 2), Millis(801)),
+            (Offset(0), Epoch(8)),
+            "a new order, a new epoch"
+        );
     }
 
     #[test]

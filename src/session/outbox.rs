@@ -98,16 +98,8 @@ impl Outboxes {
     /// Opens the outbox of the session in `slot`, drained by `transport`.
     pub fn open(&mut self, slot: u32, transport: u32) {
         let index = slot as usize;
-        let closed = Outbox {
-            head: NONE,
-            tail: NONE,
-            bytes: 0,
-            sent: 0,
-            transport,
-            open: false,
-            dirty: false,
-            blocked: false,
-        };
+        let closed =
+            Outbox { head: NONE, tail: NONE, bytes: 0, sent: 0, transport, open: false, dirty: false, blocked: false };
         if self.boxes.len() <= index {
             self.boxes.resize(index + 1, closed);
         }

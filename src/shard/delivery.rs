@@ -38,8 +38,8 @@ impl Shard {
         let Line { event, rooms, except } = line;
         let namespace = event.namespace;
         let event = Arc::new(Encodable::new(event));
-        let except: Option<Arc<[RoomKey]>> = (!except.is_empty())
-            .then(|| except.into_iter().map(|name| self.topology.key(namespace, name)).collect());
+        let except: Option<Arc<[RoomKey]>> =
+            (!except.is_empty()).then(|| except.into_iter().map(|name| self.topology.key(namespace, name)).collect());
         let whole = rooms.is_empty().then(RoomName::whole_namespace);
         let mut keys: SmallVec<[(CoreId, u32, RoomKey); 1]> = SmallVec::new();
         for (index, name) in rooms.into_iter().chain(whole).enumerate() {
@@ -204,7 +204,9 @@ impl Shard {
             // With several owners, every core counts their parts, so that it knows when it has seen the last.
             let Some(mut many) = many.or_else(|| part.is_some().then(empty)) else { continue };
             let groups = many.groups.iter().map(|(_, encoding, _)| *encoding);
-            for encoding in groups.chain(many.sockets.iter().map(|(_, encoding)| *encoding)).collect::<SmallVec<[_; 4]>>() {
+            for encoding in
+                groups.chain(many.sockets.iter().map(|(_, encoding)| *encoding)).collect::<SmallVec<[_; 4]>>()
+            {
                 many.frames[encoding.index()].get_or_insert_with(|| {
                     event.frame(encoding, |event| {
                         self.counters.encodes += 1;

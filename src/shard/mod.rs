@@ -278,7 +278,8 @@ impl Shard {
     pub fn open(&mut self, transport: SlotRef, handshake: Handshake<'_>, now: Millis) -> SlotRef {
         let random = self.random_bytes();
         let heartbeat = Heartbeat::PingAt(now.after(self.options.heartbeat.ping_interval_ms));
-        let connect_by = (handshake.kind == Kind::SocketIo).then(|| now.after(self.options.heartbeat.connect_timeout_ms));
+        let connect_by =
+            (handshake.kind == Kind::SocketIo).then(|| now.after(self.options.heartbeat.connect_timeout_ms));
         let core = self.core;
         let at = self.sessions.insert_with(|at| Session {
             kind: handshake.kind,

@@ -146,8 +146,8 @@ impl Model {
                 let early = self.events[&id].rooms.len() > 1;
                 for &(later, other, step) in &run[index + 1..] {
                     let other_event = &self.events[&other];
-                    let by_another_room = other_event.rooms.len() > 1
-                        && !self.certain(client, room, other_event.published, step);
+                    let by_another_room =
+                        other_event.rooms.len() > 1 && !self.certain(client, room, other_event.published, step);
                     assert!(
                         offset < later || early || by_another_room,
                         "client {number} got {id} (offset {offset}) before {other} (offset {later}) of {room:?}"

@@ -214,8 +214,8 @@ impl World {
             self.hand_over_all();
             let now = self.now;
             self.shards.iter_mut().for_each(|shard| {
-            shard.receive(1000, now);
-        });
+                shard.receive(1000, now);
+            });
             self.observe();
             let lines = self.sources.iter().flatten().any(|s| !s.unsent.is_empty() || !s.sent.is_empty());
             let messages = self.shards.iter().any(|shard| !shard.port.is_idle() || !shard.may_publish());
@@ -660,8 +660,7 @@ fn line_text(line: &Line) -> String {
         }
         Line::Operation { id, kind, target, rooms } => {
             let whom = target.as_ref().map_or("{\"all\":true}".to_owned(), |room| format!("{{\"room\":{room:?}}}"));
-            let rooms =
-                if *kind == "disconnect" { String::new() } else { format!(",\"rooms\":[{}]", names(rooms)) };
+            let rooms = if *kind == "disconnect" { String::new() } else { format!(",\"rooms\":[{}]", names(rooms)) };
             format!("{{\"op\":\"{kind}\",\"where\":{whom}{rooms},\"id\":{id}}}\n")
         }
     }
