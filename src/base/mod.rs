@@ -5,5 +5,6 @@ pub mod counters;
 pub mod event;
 pub mod frame;
 pub mod ids;
+pub mod paged;
 pub mod slab;
 pub mod wheel;

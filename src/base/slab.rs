@@ -1,11 +1,12 @@
 //! A table of slots whose references carry a generation, so that a late reference to a former tenant finds nothing.
 
 use super::ids::SlotRef;
+use super::paged::PagedVec;
 
 /// Slots with generations. A freed slot is reused; its generation tells old references from new ones.
 #[derive(Debug)]
 pub struct Slab<T> {
-    entries: Vec<Entry<T>>,
+    entries: PagedVec<Entry<T>>,
     free_head: u32,
     len: u32,
 }
@@ -27,7 +28,7 @@ const NONE: u32 = u32::MAX;
 
 impl<T> Default for Slab<T> {
     fn default() -> Slab<T> {
-        Slab { entries: Vec::new(), free_head: NONE, len: 0 }
+        Slab { entries: PagedVec::default(), free_head: NONE, len: 0 }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A hierarchical timing wheel: all deadlines of one core. Does not know what the deadlines are for, nor the time.
 
 use super::clock::Millis;
+use super::paged::PagedVec;
 
 /// Slots of one level; a level's slot spans as much time as the whole level below it.
 const SLOTS: usize = 64;
@@ -19,7 +20,7 @@ pub struct TimerId(u32);
 pub struct Wheel<K> {
     /// All deadlines before this have fired.
     now: u64,
-    entries: Vec<Entry<K>>,
+    entries: PagedVec<Entry<K>>,
     free: u32,
     armed: usize,
     levels: [Level; LEVELS],
@@ -48,7 +49,7 @@ impl<K: Copy> Wheel<K> {
     #[must_use]
     pub fn new(now: Millis) -> Wheel<K> {
         let level = || Level { occupied: 0, heads: [NONE; SLOTS] };
-        Wheel { now: now.0, entries: Vec::new(), free: NONE, armed: 0, levels: std::array::from_fn(|_| level()) }
+        Wheel { now: now.0, entries: PagedVec::default(), free: NONE, armed: 0, levels: std::array::from_fn(|_| level()) }
     }
 
     /// Deadlines that have neither fired nor been cancelled.

@@ -4,6 +4,7 @@
 
 use crate::base::frame::Encoding;
 use crate::base::ids::{Epoch, Offset, RoomKey, SlotRef};
+use crate::base::paged::PagedVec;
 use crate::base::slab::Slab;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
@@ -45,7 +46,7 @@ pub struct LocalRooms {
     groups: Slab<Group>,
     index: HashTable<u32>,
     /// Memberships by socket slot.
-    of_socket: Vec<SmallVec<[Membership; 2]>>,
+    of_socket: PagedVec<SmallVec<[Membership; 2]>>,
 }
 
 #[derive(Debug)]
@@ -130,8 +131,8 @@ impl LocalRooms {
         assert!(group.attached.is_some() && group.holds > 0);
         group.holds -= 1;
         let index = member.socket as usize;
-        if self.of_socket.len() <= index {
-            self.of_socket.resize_with(index + 1, SmallVec::new);
+        while self.of_socket.len() <= index {
+            self.of_socket.push(SmallVec::new());
         }
         if self.of_socket[index].iter().any(|m| m.group == slot) {
             return false;

@@ -2,6 +2,7 @@
 //! Does not know sockets; a transport driver drains an outbox and says how many bytes it got rid of.
 
 use crate::base::frame::Frame;
+use crate::base::paged::PagedVec;
 use std::collections::VecDeque;
 
 const NONE: u32 = u32::MAX;
@@ -36,7 +37,7 @@ pub enum Offer {
 /// The outboxes of one core, by session slot.
 #[derive(Debug)]
 pub struct Outboxes {
-    boxes: Vec<Outbox>,
+    boxes: PagedVec<Outbox>,
     nodes: Vec<Node>,
     free_node: u32,
     frames: Vec<FrameEntry>,
@@ -77,7 +78,7 @@ struct FrameEntry {
 impl Default for Outboxes {
     fn default() -> Outboxes {
         Outboxes {
-            boxes: Vec::new(),
+            boxes: PagedVec::default(),
             nodes: Vec::new(),
             free_node: NONE,
             frames: Vec::new(),
@@ -100,8 +101,8 @@ impl Outboxes {
         let index = slot as usize;
         let closed =
             Outbox { head: NONE, tail: NONE, bytes: 0, sent: 0, transport, open: false, dirty: false, blocked: false };
-        if self.boxes.len() <= index {
-            self.boxes.resize(index + 1, closed);
+        while self.boxes.len() <= index {
+            self.boxes.push(closed);
         }
         assert!(!self.boxes[index].open && self.boxes[index].head == NONE, "session {slot} has an outbox");
         let dirty = self.boxes[index].dirty;
