@@ -1,12 +1,14 @@
-//! roomcast: a WebSocket rooms fan-out server. `ARCHITECTURE.md` has the map; a module imports only from those above it in
-//! this list.
+//! roomcast: a WebSocket rooms fan-out server. `ARCHITECTURE.md` has the map and the order of the layers.
 
 pub mod base;
+pub mod cli;
+pub mod config;
 pub mod ingest;
 pub mod mesh;
 pub mod net;
 pub mod ops;
 pub mod proto;
 pub mod room;
+pub mod server;
 pub mod session;
 pub mod shard;

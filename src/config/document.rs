@@ -67,7 +67,7 @@ impl Document {
             file: self.file.clone(),
             place: span.as_ref().map(|span| line_and_column(&self.text, span.start)),
             key: shown(path),
-            value: span.and_then(|span| self.text.get(span)).map_or_else(String::new, shortened),
+            value: span.map_or_else(String::new, |span| self.value_at(span)),
             message: message.into(),
         }
     }
@@ -91,14 +91,23 @@ impl Document {
 
     /// What `toml` and `serde` have to say, in our words where we have better ones.
     pub(super) fn toml_error(&self, error: &toml::de::Error) -> ConfigError {
-        let span = error.span();
-        let found = span.as_ref().and_then(|span| self.path_at(span));
-        let place = span.as_ref().map(|span| line_and_column(&self.text, span.start));
-        let (path, is_key) = found.unwrap_or_default();
-        let value = span.and_then(|span| self.text.get(span)).filter(|_| !path.is_empty() && !is_key);
-        let message = explained(error.message());
-        let value = if message.starts_with(MISSING) { String::new() } else { value.map_or_else(String::new, shortened) };
-        ConfigError { file: self.file.clone(), place, key: shown(&path), value, message }
+        let span = error.span().unwrap_or_default();
+        let raw = self.text.get(span.clone()).unwrap_or_default();
+        let (path, is_key) = self.path_at(&span).unwrap_or_default();
+        let value = if path.is_empty() || is_key { String::new() } else { self.value_at(span.clone()) };
+        ConfigError {
+            file: self.file.clone(),
+            place: Some(line_and_column(&self.text, span.start)),
+            key: shown(&path),
+            value,
+            message: explained(error.message(), raw),
+        }
+    }
+
+    /// The value at `span` for an error's reader; empty for a table's header.
+    fn value_at(&self, span: Range<usize>) -> String {
+        let line = self.text.get(..span.start).and_then(|before| before.rsplit('\n').next()).unwrap_or_default();
+        if line.trim().is_empty() { String::new() } else { self.text.get(span).map_or_else(String::new, shortened) }
     }
 
     /// Where the value at `path` stands. A table counts as the array of itself: the step `[0]` into one stays there.
@@ -137,11 +146,9 @@ fn find_in_table(table: &DeTable<'_>, span: &Range<usize>, path: &mut Vec<PathSt
     })
 }
 
+/// Looks inside first: an array of tables has the place of its first table.
 fn find_in_value(value: &Spanned<DeValue<'_>>, span: &Range<usize>, path: &mut Vec<PathStep>) -> Option<bool> {
-    if value.span() == *span {
-        return Some(false);
-    }
-    match value.get_ref() {
+    let inside = match value.get_ref() {
         DeValue::Table(table) => find_in_table(table, span, path),
         DeValue::Array(array) => array.iter().enumerate().find_map(|(index, item)| {
             path.push(PathStep::Index(index));
@@ -152,7 +159,8 @@ fn find_in_value(value: &Spanned<DeValue<'_>>, span: &Range<usize>, path: &mut V
             found
         }),
         _ => None,
-    }
+    };
+    inside.or_else(|| (value.span() == *span).then_some(false))
 }
 
 /// Steps from a key as operators write it: `limits.outbox_bytes_max`.
@@ -188,10 +196,9 @@ fn shortened(raw: &str) -> String {
     }
 }
 
-const MISSING: &str = "the key ";
-
-/// serde's sentences name the expected keys and values in backticks: from these come the suggestions.
-fn explained(message: &str) -> String {
+/// The sentences of `toml` and `serde` about the text `raw`, as an operator needs them. serde names the keys and values
+/// that it knows in backticks: from these come the suggestions.
+fn explained(message: &str, raw: &str) -> String {
     let named: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     match named.split_first() {
         Some((unknown, known)) if message.starts_with("unknown field") => {
@@ -200,14 +207,31 @@ fn explained(message: &str) -> String {
                 (None, []) => "none are allowed here".to_owned(),
                 (None, known) => format!("the keys here are {}", known.join(", ")),
             };
-            format!("there is no such key; {way_out}")
+            return format!("there is no such key; {way_out}");
         }
         Some((_, known)) if message.starts_with("unknown variant") => {
             let known: Vec<String> = known.iter().map(|known| format!("{known:?}")).collect();
-            format!("must be {}", known.join(" or "))
+            return format!("must be {}", known.join(" or "));
         }
-        Some((missing, _)) if message.starts_with("missing field") => format!("{MISSING}{missing} is missing"),
-        _ => message.strip_prefix("invalid type: ").map_or_else(|| message.to_owned(), |rest| format!("found {rest}")),
+        Some((missing, _)) if message.starts_with("missing field") => return format!("the key {missing} is missing"),
+        _ => {}
+    }
+    if let Some((_, expected)) = message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "))
+    {
+        return match expected {
+            "a sequence" if raw.starts_with('[') => format!("must be written with two brackets, [{raw}]"),
+            "a sequence" => "must be an array, as in [\"…\"]".to_owned(),
+            "a boolean" => "must be true or false".to_owned(),
+            _ if expected.starts_with("struct ") || expected == "a map" => "must be a table of keys".to_owned(),
+            _ => format!("must be {expected}"),
+        };
+    }
+    match message {
+        "duplicate key" => format!("{raw} is set twice; remove one of them"),
+        _ if message.starts_with("string values must be quoted") && raw.trim().is_empty() => {
+            "a value is missing".to_owned()
+        }
+        _ => message.to_owned(),
     }
 }
 
@@ -265,7 +289,7 @@ mod tests {
     #[test]
     fn columns_count_characters() {
         let text = "é = 1\r\nab = 'é' # x";
-        for (offset, place) in [(0, (1, 1)), (2, (1, 2)), (8, (2, 1)), (13, (2, 6)), (16, (2, 8)), (999, (2, 12))] {
+        for (offset, place) in [(0, (1, 1)), (2, (1, 2)), (8, (2, 1)), (13, (2, 6)), (16, (2, 8)), (999, (2, 13))] {
             assert_eq!(line_and_column(text, offset), place, "{offset}");
         }
     }

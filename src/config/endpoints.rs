@@ -120,18 +120,25 @@ pub(super) fn check(
             return wrong("path", "must begin with / and contain no spaces, no ? and no #, as in \"/ws\"".to_owned());
         }
         if let Some(first) = endpoints[..index].iter().position(|e| bare(e) == bare(endpoint)) {
-            return wrong("path", format!("endpoint[{first}] has the path {:?} already; give each its own", path));
+            let taken = endpoints[first].path();
+            return wrong("path", format!("endpoint[{first}] has the path {taken:?} already; give each its own"));
         }
         if endpoint.kind == EndpointKind::SocketIo {
             if endpoint.namespace.is_some() {
-                return wrong("namespace", "Socket.IO clients name their namespaces themselves; remove the key".to_owned());
+                return wrong(
+                    "namespace",
+                    "Socket.IO clients name their namespaces themselves; remove the key".to_owned(),
+                );
             }
             if endpoint.shape.is_some() {
                 return wrong("shape", "only for kind = \"raw\"; remove the key".to_owned());
             }
         } else if !namespaces.iter().any(|n| n.name == endpoint.namespace()) {
             let known: Vec<&str> = namespaces.iter().map(|n| n.name.as_str()).collect();
-            let message = format!("there is no such namespace; add [[namespace]] with this name, or use {}", known.join(", "));
+            let message = format!(
+                "there is no such namespace; add a [[namespace]] of this name, or use one of {}",
+                known.join(", ")
+            );
             return wrong("namespace", message);
         }
     }

@@ -468,14 +468,17 @@ fn namespace_path(index: usize, key: &str) -> Vec<PathStep> {
 }
 
 fn check_addresses(document: &Document, tables: &DeTable<'_>) -> Result<(), ConfigError> {
-    for (key, example) in [("server.listen", loopback(3000)), ("ingest.listen", loopback(3100)), ("ops.listen", loopback(3200))] {
+    for (key, example) in
+        [("server.listen", loopback(3000)), ("ingest.listen", loopback(3100)), ("ops.listen", loopback(3200))]
+    {
         let is_good = match bounds::find(tables, key) {
             Some(DeValue::String(text)) => text.parse::<SocketAddr>().is_ok(),
             Some(_) => false,
             None => true,
         };
         if !is_good {
-            let message = format!("must be an IP address and a port, as in \"{example}\" or \"[::1]:0\"; port 0 picks one");
+            let message =
+                format!("must be an IP address and a port, as in \"{example}\" or \"[::1]:0\"; port 0 picks one");
             return Err(document.wrong_value(&path(key), message));
         }
     }
@@ -486,7 +489,8 @@ fn check_log(document: &Document, log: &Log) -> Result<(), ConfigError> {
     match EnvFilter::builder().parse(&log.level) {
         Ok(_) => Ok(()),
         Err(error) => {
-            let message = format!("must be error, warn, info, debug, trace, or a filter as in \"info,roomcast=debug\": {error}");
+            let message =
+                format!("must be error, warn, info, debug, trace, or a filter as in \"info,roomcast=debug\": {error}");
             Err(document.wrong_value(&path("log.level"), message))
         }
     }
@@ -537,52 +541,352 @@ mod tests {
     }
 
     #[test]
-    fn bad_configs_dump() {
-        for text in [
-            "[limits]\nrooms_per_socket_max = 0",
-            "[limits]\nmessage_bytes_max = -1",
-            "[server]\ncores = 2000",
-            "limits.outbox_bytes_max = 99999999999999999999",
-            "[limits]\nattachments_max = 0x1000",
-            "[mesh]\nring_slots = 3",
-            "[rooms]\nidle_ms = \"60s\"",
-            "[heartbeat]\nping_interval_ms = 25.0",
-            "[server]\nlisten = \"localhost:3000\"",
-            "[server]\n  listen = 3000",
-            "[ops]\nlisten = \"127.0.0.1\"",
-            "[limits]\nrooms_per_sockets_max = 5",
-            "[limit]\nrooms_per_socket_max = 5",
-            "[server]\ncolour = 1",
-            "log = 3",
-            "[server]\npublic = \"yes\"",
-            "[log]\nformat = \"xml\"",
-            "[log]\nlevel = \"roomcast=loud\"",
-            "[server\nlisten = 1",
-            "[server]\ncores = 1\ncores = 2",
-            "x = ",
-            "[server]\nlisten = \"abc",
-            "[[endpoint]]\npath = \"/ws\"",
-            "[[endpoint]]\nkind = \"websocket\"",
-            "[[endpoint]]\nkind = \"raw\"\nnamespace = \"/seats\"",
-            "[[endpoint]]\nkind = \"raw\"\nshape = \"flatt\"",
-            "[[endpoint]]\nkind = \"raw\"\n[[endpoint]]\nkind = \"raw\"",
-            "[[endpoint]]\nkind = \"raw\"\npath = \"/x\"\n[[endpoint]]\nkind = \"socket.io\"\npath = \"/x/\"",
-            "[[endpoint]]\nkind = \"raw\"\npath = \"ws\"",
-            "[[endpoint]]\nkind = \"socket.io\"\nshape = \"flat\"",
-            "[[endpoint]]\nkind = \"socket.io\"\nnamespace = \"/\"",
-            "[endpoint]\nkind = \"raw\"",
-            "[[namespace]]\nname = \"seats\"",
-            "[[namespace]]\non = []",
-            "[[namespace]]\nname = \"/a\"\n[[namespace]]\nname = \"/a\"",
-            "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevnt = \"x\"",
-            "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevent = \"x\"\njoin = \"r\"",
-            "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevent = \"x\"\nallow = 5",
-            "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevent = \"x\"\nreply = { evnt = \"y\" }",
-            "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevent = \"x\"\njoin = [\"a\", \"route:{dta.id}\"]",
-            "[[namespace]]\nname = \"/a\"\n[[namespace]]\nname = \"/\"\n[[namespace.on]]\nevent = \"x\"\nreply = { event = \"y\", data = { a = \"{data.a +}\" } }",
-            "[[namespace]]\nname = \"/a\"\n[[namespace.connect]]\nallow = \"\"\"\n  true\n  && foo == 1\n\"\"\"",
+    fn mistakes_are_told_with_their_place() {
+        for (text, error) in [
+            // Numbers.
+            (
+                "[limits]\nrooms_per_socket_max = 0",
+                "2:24: limits.rooms_per_socket_max = 0: must be between 1 and 100000",
+            ),
+            (
+                "[limits]\nmessage_bytes_max = -1 # x",
+                "2:21: limits.message_bytes_max = -1: must be between 1024 and 67108864",
+            ),
+            ("server.cores = 2000", "1:16: server.cores = 2000: must be between 0 and 1024"),
+            (
+                "limits = { outbox_bytes_max = 99999999999999999999999999999999999999999 }",
+                "1:31: limits.outbox_bytes_max = 99999999999999999999999999999999999999999: \
+                 must be between 4096 and 1073741824",
+            ),
+            ("[limits]\nattachments_max = 0x1000", "2:19: limits.attachments_max = 0x1000: must be between 0 and 1000"),
+            ("[mesh]\nring_slots = 3", "2:14: mesh.ring_slots = 3: must be 0 or between 16 and 65536"),
+            (
+                "[rooms]\nidle_ms = \"60s\"",
+                "2:11: rooms.idle_ms = \"60s\": must be a whole number, between 100 and 86400000",
+            ),
+            (
+                "[heartbeat]\nping_interval_ms = 25.0",
+                "2:20: heartbeat.ping_interval_ms = 25.0: must be a whole number, between 100 and 86400000",
+            ),
+            // Addresses, words, flags.
+            (
+                "[server]\nlisten = \"localhost:3000\"",
+                "2:10: server.listen = \"localhost:3000\": must be an IP address and a port, as in \"127.0.0.1:3000\" or \
+                 \"[::1]:0\"; port 0 picks one",
+            ),
+            (
+                "[ops]\n  listen = 3200",
+                "2:12: ops.listen = 3200: must be an IP address and a port, as in \"127.0.0.1:3200\" or \"[::1]:0\"; port 0 \
+                 picks one",
+            ),
+            ("[server]\npublic = \"yes\"", "2:10: server.public = \"yes\": must be true or false"),
+            ("[log]\nformat = \"xml\"", "2:10: log.format = \"xml\": must be \"auto\" or \"human\" or \"json\""),
+            ("[log]\nlevel = 3", "2:9: log.level = 3: must be a string"),
+            // Keys.
+            (
+                "[limits]\nrooms_per_sockets_max = 5",
+                "2:1: limits.rooms_per_sockets_max: there is no such key; did you mean rooms_per_socket_max?",
+            ),
+            ("[limit]\nattachments_max = 5", "1:2: limit: there is no such key; did you mean limits?"),
+            (
+                "[server]\ncolour = 1",
+                "2:1: server.colour: there is no such key; the keys here are listen, cores, drain_ms_max, public",
+            ),
+            ("log = 3", "1:7: log = 3: must be a table of keys"),
+            ("[server]\ncores = 1\ncores = 2", "3:1: cores is set twice; remove one of them"),
+            // TOML.
+            ("[server\nlisten = 1", "1:8: unclosed table, expected `]`"),
+            ("x = ", "1:5: a value is missing"),
+            ("[server]\nlisten = \"abc", "2:14: invalid basic string, expected `\"`"),
+            // Endpoints.
+            ("[[endpoint]]\npath = \"/ws\"", "1:1: endpoint[0]: the key kind is missing"),
+            ("[endpoint]\nkind = \"raw\"", "1:1: endpoint: must be written with two brackets, [[endpoint]]"),
+            (
+                "[[endpoint]]\nkind = \"websocket\"",
+                "2:8: endpoint[0].kind = \"websocket\": must be \"socket.io\" or \"raw\"",
+            ),
+            (
+                "[[endpoint]]\nkind = \"raw\"\nnamespace = \"/seats\"",
+                "3:13: endpoint[0].namespace = \"/seats\": there is no such namespace; add a [[namespace]] of this name, or \
+                 use one of /",
+            ),
+            (
+                "[[endpoint]]\nkind = \"raw\"\n\n[[endpoint]]\nkind = \"raw\"",
+                "4:1: endpoint[1]: endpoint[0] has the path \"/ws\" already; give each its own",
+            ),
+            (
+                "[[endpoint]]\nkind = \"raw\"\npath = \"/x\"\n[[endpoint]]\nkind = \"socket.io\"\npath = \"/x/\"",
+                "6:8: endpoint[1].path = \"/x/\": endpoint[0] has the path \"/x\" already; give each its own",
+            ),
+            (
+                "[[endpoint]]\nkind = \"raw\"\npath = \"ws\"",
+                "3:8: endpoint[0].path = \"ws\": must begin with / and contain no spaces, no ? and no #, as in \"/ws\"",
+            ),
+            (
+                "[[endpoint]]\nkind = \"socket.io\"\nshape = \"flat\"",
+                "3:9: endpoint[0].shape = \"flat\": only for kind = \"raw\"; remove the key",
+            ),
+            (
+                "[[endpoint]]\nkind = \"socket.io\"\nnamespace = \"/\"",
+                "3:13: endpoint[0].namespace = \"/\": Socket.IO clients name their namespaces themselves; remove the key",
+            ),
+            // Namespaces and rules.
+            (
+                "[[namespace]]\nname = \"seats\"",
+                "2:8: namespace[0].name = \"seats\": must begin with / and contain no comma and no ?, as in \"/seats\"",
+            ),
+            ("[[namespace]]\non = []", "1:1: namespace[0]: the key name is missing"),
+            (
+                "[[namespace]]\nname = \"/a\"\n[[namespace]]\nname = \"/a\"",
+                "4:8: namespace[1].name = \"/a\": namespace[0] has this name already; put all rules of a namespace together",
+            ),
+            (
+                "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevnt = \"x\"",
+                "4:1: namespace[0].on[0].evnt: there is no such key; did you mean event?",
+            ),
+            (
+                "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevent = \"x\"\njoin = \"r\"",
+                "5:8: namespace[0].on[0].join = \"r\": must be an array, as in [\"…\"]",
+            ),
+            (
+                "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevent = \"x\"\nallow = 5",
+                "5:9: namespace[0].on[0].allow = 5: must be true, false or a string with an expression",
+            ),
+            (
+                "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevent = \"x\"\njoin = [\"a\", \"route:{dta.id}\"]",
+                "5:22: namespace[0].on[0].join[1] = \"route:{dta.id}\": unknown variable dta (namespace \"/a\", event \"x\")",
+            ),
+            // The main namespace comes first inside, wherever it stands in the file.
+            (
+                "[[namespace]]\nname = \"/a\"\n[[namespace]]\nname = \"/\"\n[[namespace.on]]\nevent = \"x\"\n\
+                 reply = { event = \"y\", data = { a = \"{foo}\" } }",
+                "7:39: namespace[1].on[0].reply[0].data.a = \"{foo}\": unknown variable foo (namespace \"/\", event \"x\")",
+            ),
+            (
+                "[[namespace]]\nname = \"/a\"\n[[namespace.connect]]\nallow = \"\"\"\n  true\n  && foo == 1\n\"\"\"",
+                "6:6: namespace[0].connect[0].allow = && foo == 1: unknown variable foo (namespace \"/a\")",
+            ),
         ] {
-            println!("{text:?}\n   => {}", error_of(text));
+            assert_eq!(error_of(text), format!("f.toml:{error}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_filter_is_told() {
+        let error = error_of("[log]\nlevel = \"roomcast=loud\"");
+        assert!(error.starts_with("f.toml:2:9: log.level = \"roomcast=loud\": must be error, warn, info,"), "{error}");
+    }
+
+    #[test]
+    fn every_number_has_bounds_that_hold_exactly() {
+        let defaults = Config::parse("", "f.toml").unwrap();
+        for number in &NUMBERS {
+            let (section, key) = number.key.split_once('.').unwrap();
+            let with = |value: i128| Config::parse(&format!("[{section}]\n{key} = {value}"), "f.toml");
+            for value in [number.min, number.max] {
+                assert_eq!((number.get)(&with(value.into()).unwrap()), value, "{}", number.key);
+            }
+            for value in [i128::from(number.min) - 1, i128::from(number.max) + 1] {
+                let error = with(value).unwrap_err().to_string();
+                assert!(error.ends_with(&format!("{} = {value}: must be {}", number.key, number.bounds())), "{error}");
+            }
+            assert_eq!(with(0).is_ok(), number.min == 0 || number.zero.is_some(), "{}", number.key);
+            let default = (number.get)(&defaults);
+            assert!(number.zero.is_some() && default == 0 || (number.min..=number.max).contains(&default));
+        }
+    }
+
+    #[test]
+    fn the_reference_shows_every_setting_with_its_default() {
+        let (reference, defaults) = (Config::development(), Config::parse("", "f.toml").unwrap());
+        assert_eq!(format!("{:?}", settings(&reference)), format!("{:?}", settings(&defaults)));
+        assert_eq!(reference.net_options().endpoints, defaults.net_options().endpoints);
+        // Not by being left out: the text names every key there is, as the error for an unknown one lists them.
+        let tables = reference.document.tables().unwrap();
+        for section in ["server", "ingest", "ops", "limits", "heartbeat", "mesh", "rooms", "log"] {
+            let message = Config::parse(&format!("[{section}]\nqqqqqqqqqqqq = 1"), "f").unwrap_err().message;
+            let keys = message.split_once(" are ").or(message.split_once("mean ")).map(|(_, keys)| keys);
+            for key in keys.unwrap_or_else(|| panic!("{section}: {message}")).split(", ") {
+                assert!(
+                    bounds::find(&tables, &format!("{section}.{key}")).is_some(),
+                    "{section}.{key} is not described"
+                );
+            }
+        }
+        for number in &NUMBERS {
+            assert!(bounds::find(&tables, number.key).is_some(), "{}", number.key);
+        }
+    }
+
+    fn settings(config: &Config) -> impl fmt::Debug {
+        let Config { server, ingest, ops, limits, heartbeat, mesh, rooms, log, .. } = config.clone();
+        (server, ingest, ops, limits, heartbeat, mesh, rooms, log)
+    }
+
+    #[test]
+    fn the_examples_load() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+                config.check_exposure().unwrap();
+                assert_eq!(config.namespaces().unwrap()[0].name.as_ref(), "/");
+                count += 1;
+            }
+        }
+        assert!(count >= 2, "{count} examples in {folder}");
+    }
+
+    #[test]
+    fn modules_get_what_the_file_says() {
+        let text = r#"
+            [server]
+            drain_ms_max = 7
+            [limits]
+            room_name_bytes_max = 30
+            outbox_bytes_max = 5000
+            [heartbeat]
+            ping_interval_ms = 300
+            [rooms]
+            idle_max = 3
+            [[endpoint]]
+            kind = "raw"
+            namespace = "/b"
+            shape = "flat"
+            [[endpoint]]
+            kind = "socket.io"
+            path = "/io"
+            [[namespace]]
+            name = "/a"
+            [[namespace]]
+            name = "/b"
+            [[namespace]]
+            name = "/"
+        "#;
+        let config = Config::parse(text, "f.toml").unwrap();
+        let names: Vec<_> = config.namespaces().unwrap().into_iter().map(|namespace| namespace.name).collect();
+        assert_eq!(names, ["/".into(), "/a".into(), Box::<str>::from("/b")]);
+        assert_eq!(config.flat_namespaces(), [false, false, true]);
+        let net = config.net_options();
+        assert_eq!((net.drain_ms_max, net.outbox_bytes_max, net.endpoints.len()), (7, 5000, 2));
+        let (namespace, shape) = (crate::base::ids::NamespaceId(2), crate::proto::raw::Shape::Flat);
+        let kind = crate::session::Kind::Raw { namespace, shape };
+        assert_eq!(net.endpoints[0], net::Endpoint { path: "/ws".into(), kind });
+        assert_eq!(&*net.endpoints[1].path, "/io");
+        let shard = config.shard_options();
+        assert_eq!((shard.heartbeat.ping_interval_ms, shard.rooms.idle_max, shard.panic_on), (300, 3, None));
+        assert_eq!((shard.limits.room_name_bytes_max, shard.limits.outbox_bytes_max), (30, 5000));
+        assert_eq!(config.ingest_options().room_name_bytes_max, 30);
+    }
+
+    #[test]
+    fn the_built_in_rules_let_everybody_join_and_leave() {
+        use crate::proto::{json, raw};
+        use crate::session::rules::{Facts, Outcome, RoomStep, State};
+        let namespaces = Config::development().namespaces().unwrap();
+        let state = State::default();
+        let says = |text: &str| {
+            let incoming = raw::decode(text, raw::Shape::Nested, &mut json::Scratch::default()).unwrap();
+            let (namespace, sid, ip, args) = ("/", "s", "::1", &*incoming.args);
+            let (auth_json, claims_json, query) = ("null", "null", &[]);
+            let facts = Facts { namespace, sid, ip, query, auth_json, claims_json, state: &state, args };
+            namespaces[0].rules.on_event(&incoming.name, &facts)
+        };
+        let joined = |outcome: &Outcome| {
+            let (reply, ack) = (&outcome.replies[0], outcome.ack.as_ref().unwrap());
+            assert_eq!((&*reply.args_json, &*ack.json), (r#"{"room":"x"}"#, r#"{"room":"x"}"#));
+            (outcome.rooms.clone(), reply.name_json.clone())
+        };
+        for text in [r#"{"type":"subscribe","room":"x"}"#, r#"{"type":"subscribe","data":{"room":"x"}}"#] {
+            let outcome = says(text).unwrap();
+            assert_eq!(joined(&outcome), (vec![RoomStep::Join("x".into())], "\"subscribed\"".into()), "{text}");
+            let outcome = says(&text.replace("subscribe", "unsubscribe")).unwrap();
+            assert_eq!(joined(&outcome), (vec![RoomStep::Leave("x".into())], "\"unsubscribed\"".into()), "{text}");
+        }
+        for text in [r#"{"type":"subscribe","room":7}"#, r#"{"type":"subscribe"}"#, r#"{"type":"publish","room":"x"}"#]
+        {
+            assert!(says(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rings_shrink_with_the_number_of_cores() {
+        let config = Config::parse("", "f.toml").unwrap();
+        for (cores, slots) in [(1, 4096), (2, 4096), (4, 4096), (8, 2048), (64, 256), (128, 128), (1024, 128)] {
+            assert_eq!(config.mesh_options(cores).slots, slots, "{cores} cores");
+        }
+        assert_eq!(Config::parse("[mesh]\nring_slots = 100", "f").unwrap().mesh_options(64).slots, 100);
+    }
+
+    #[test]
+    fn nobody_is_exposed_by_accident() {
+        let exposure = |text: &str| Config::parse(text, "f.toml").unwrap().check_exposure().map_err(|e| e.to_string());
+        for text in [
+            "",
+            "[server]\nlisten = \"[::1]:3000\"",
+            "[server]\nlisten = \"127.9.9.9:0\"",
+            "[server]\nlisten = \"[::ffff:127.0.0.1]:1\"",
+            "[server]\nlisten = \"0.0.0.0:3000\"\npublic = true",
+            "[ops]\nlisten = \"10.0.0.1:3200\"\npublic = true",
+        ] {
+            assert_eq!(exposure(text), Ok(()), "{text}");
+        }
+        for (text, error) in [
+            (
+                "[server]\nlisten = \"0.0.0.0:3000\"",
+                "f.toml:2:10: server.listen = \"0.0.0.0:3000\": clients are not authenticated by this version; set \
+                 server.public = true if rules and a proxy take care of it",
+            ),
+            (
+                "[server]\npublic = true\n[ingest]\nlisten = \"[::]:3100\"",
+                "f.toml:4:10: ingest.listen = \"[::]:3100\": anyone who reaches this port can publish; set \
+                 ingest.public = true if a firewall takes care of it",
+            ),
+            (
+                "[ops]\nlisten = \"10.0.0.1:3200\"",
+                "f.toml:2:10: ops.listen = \"10.0.0.1:3200\": anyone who reaches this port can read health and metrics; set \
+                 ops.public = true if a firewall takes care of it",
+            ),
+        ] {
+            assert_eq!(exposure(text), Err(error.to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_address_from_elsewhere_has_no_place_in_the_file() {
+        let mut config = Config::parse("[server]\nlisten = \"127.0.0.1:3000\"", "f.toml").unwrap();
+        config.server.listen = "0.0.0.0:80".parse().unwrap();
+        let error = config.check_exposure().unwrap_err().to_string();
+        assert!(error.starts_with("f.toml: server.listen = \"0.0.0.0:80\": clients are not"), "{error}");
+        let mut config = Config::development();
+        config.ingest.listen = "0.0.0.0:80".parse().unwrap();
+        let error = config.check_exposure().unwrap_err().to_string();
+        assert!(error.starts_with("built-in development config: ingest.listen = \"0.0.0.0:80\": the built"), "{error}");
+        assert!(error.contains("--config"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::load(Path::new("/nowhere/r.toml")).unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/r.toml: cannot read the config file: No such file"), "{error}");
+    }
+
+    mod any {
+        use super::*;
+        use proptest::prelude::*;
+
+        proptest! {
+            #[test]
+            fn text_is_a_config_or_an_error_with_a_place(
+                text in r#"((\[\[?(server|limits|namespace|namespace\.on|endpoint|x)\]?\]|(listen|cores|name|on|join|kind) = (1|-5|"/é"|"\{a"|"raw"|\[1\]|\{a=1\}|'''x|)|\PC{0,8})\n){0,8}"#,
+            ) {
+                if let Err(error) = Config::parse(&text, "f") {
+                    let (line, column) = error.place.expect("every mistake has its place");
+                    prop_assert!(line >= 1 && line <= text.matches('\n').count() + 1 && column >= 1, "{}", error);
+                }
+            }
         }
     }
 }

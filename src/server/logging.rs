@@ -1,6 +1,6 @@
 //! Where log lines go: to standard error, for people on a terminal, as JSON otherwise.
 
-use crate::config::{LogFormat, LogOptions};
+use crate::config::{Log, LogFormat};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 ///
 /// # Errors
 /// `log.level` is no filter.
-pub fn install(options: &LogOptions) -> Result<(), String> {
+pub fn install(options: &Log) -> Result<(), String> {
     let filter = EnvFilter::try_new(&options.level)
         .map_err(|error| format!("log.level = {:?} is no filter such as \"info\": {error}", options.level))?;
     let human = match options.format {

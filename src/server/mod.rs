@@ -15,7 +15,7 @@ use crate::{mesh, shard};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -32,7 +32,7 @@ struct Addresses {
 ///
 /// # Errors
 /// A sentence for the operator: what could not be had, and by which key it is set.
-pub fn run(config: Config, ports_file: Option<&Path>, development: bool) -> Result<(), String> {
+pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Result<(), String> {
     logging::install(&config.log)?;
     // Before any thread starts: every thread inherits the mask, and none but this one is told.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -103,7 +103,7 @@ pub fn run(config: Config, ports_file: Option<&Path>, development: bool) -> Resu
         version = env!("CARGO_PKG_VERSION"), cores, listen = %listen, ingest = %ingest, admin = %admin, "roomcast is ready"
     );
     if let Some(file) = ports_file {
-        write_ports(file, addresses)?;
+        write_ports(&file, addresses)?;
     }
 
     let signal = signals.forever().next();

@@ -248,7 +248,8 @@ impl Server {
     /// The sum of a metric over all cores, where it has all of `labels`.
     #[track_caller]
     pub fn metric_where(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let has = |sample: &Sample| labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|v| v == value));
+        let has =
+            |sample: &Sample| labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|v| v == value));
         self.samples().iter().filter(|sample| sample.name == name && has(sample)).map(|sample| sample.value).sum()
     }
 

@@ -1,0 +1,259 @@
+//! `roomcast check`: what a config means, in words. Does not know where the settings go.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::Path;
+
+use super::say;
+use crate::config::{Config, EndpointKind, EndpointShape, NUMBERS};
+use crate::session::rules::{AckSource, Condition, EventRule, ReplySource, RulesSource};
+
+/// Prints what the config in `file` means.
+///
+/// # Errors
+/// The first mistake in it.
+pub(super) fn run(file: &Path, out: &mut dyn Write) -> Result<(), String> {
+    let config = Config::load(file).map_err(|error| error.to_string())?;
+    config.check_exposure().map_err(|error| error.to_string())?;
+    let text = format!("{} is a valid config.\n\n{}", file.display(), explained(&config));
+    say(out, text.trim_end()).map(|_| ())
+}
+
+/// The config in words.
+fn explained(config: &Config) -> String {
+    let mut text = String::new();
+    let cores = match config.server.cores {
+        0 => "all cores".to_owned(),
+        1 => "1 core".to_owned(),
+        cores => format!("{cores} cores"),
+    };
+    let _ = writeln!(text, "clients     {}, on {cores}{}", config.server.listen, shown_public(config.server.public));
+    let _ = writeln!(text, "publishers  {}{}", config.ingest.listen, shown_public(config.ingest.public));
+    let _ = writeln!(text, "operators   {}{}", config.ops.listen, shown_public(config.ops.public));
+    let _ = writeln!(text, "log         {}, {}\n", config.log.level, config.log.format);
+    endpoints(config, &mut text);
+    for rules in config.rules() {
+        namespace(rules, &mut text);
+    }
+    differences(config, &mut text);
+    text
+}
+
+fn shown_public(public: bool) -> &'static str {
+    if public { "; public = true: whoever reaches it is not authenticated" } else { "" }
+}
+
+fn endpoints(config: &Config, text: &mut String) {
+    for endpoint in config.endpoints() {
+        let _ = match (endpoint.kind, endpoint.shape()) {
+            (EndpointKind::SocketIo, _) => writeln!(text, "{}  Socket.IO, all namespaces", endpoint.path()),
+            (EndpointKind::Raw, EndpointShape::Nested) => writeln!(
+                text,
+                "{}  plain WebSocket in namespace {}: {{\"type\":EVENT,\"data\":DATA}}",
+                endpoint.path(),
+                endpoint.namespace()
+            ),
+            (EndpointKind::Raw, EndpointShape::Flat) => writeln!(
+                text,
+                "{}  plain WebSocket in namespace {}: {{\"type\":EVENT, and the fields of DATA}}",
+                endpoint.path(),
+                endpoint.namespace()
+            ),
+        };
+    }
+}
+
+fn namespace(rules: &RulesSource, text: &mut String) {
+    let _ = writeln!(text, "\nnamespace {}", rules.name);
+    if rules.connect.is_empty() {
+        text.push_str("  Every client may connect.\n");
+    }
+    for rule in &rules.connect {
+        let rule = rule.clone();
+        let (when, allow, set) = (rule.when, rule.allow, rule.set);
+        let (leave, join, reply) = (rule.leave, rule.join, rule.reply);
+        let rule = EventRule { when, allow, set, leave, join, reply, ..EventRule::default() };
+        sentence("A client that connects", "may", &rule, text);
+    }
+    for rule in &rules.on {
+        sentence(&format!("A client that says {:?}", rule.event), "is heard", rule, text);
+    }
+    text.push_str(if rules.on.is_empty() {
+        "  Whatever clients say is refused: there is no [[namespace.on]].\n"
+    } else {
+        "  Whatever else clients say is refused.\n"
+    });
+}
+
+/// `A client that says "x", if C: only if A. Joins R, is answered "y".`
+fn sentence(subject: &str, plain: &str, rule: &EventRule, text: &mut String) {
+    let _ = write!(text, "  {subject}");
+    match &rule.when {
+        None | Some(Condition::Fixed(true)) => {}
+        Some(Condition::Fixed(false)) => text.push_str(", never"),
+        Some(Condition::Expression(when)) => {
+            let _ = write!(text, ", if {}", one_line(when));
+        }
+    }
+    let mut parts = Vec::new();
+    match &rule.allow {
+        None | Some(Condition::Fixed(true)) => {}
+        Some(Condition::Fixed(false)) => parts.push("is refused".to_owned()),
+        Some(Condition::Expression(allow)) => parts.push(format!("is refused unless {}", one_line(allow))),
+    }
+    let names: Vec<&str> = rule.set.keys().map(String::as_str).collect();
+    for (verb, rooms) in [("leaves", &rule.leave), ("joins", &rule.join)] {
+        if !rooms.is_empty() {
+            parts.push(format!("{verb} {}", rooms.join(", ")));
+        }
+    }
+    if !names.is_empty() {
+        parts.push(format!("is remembered with state.{}", names.join(", state.")));
+    }
+    parts.extend(rule.reply.iter().map(|ReplySource { event, .. }| format!("is answered with {event:?}")));
+    match &rule.ack {
+        None => {}
+        Some(AckSource::Text(_)) => parts.push("gets its arguments back as acknowledgement, if it asks".to_owned()),
+        Some(AckSource::Args(_)) => parts.push("gets an acknowledgement, if it asks".to_owned()),
+    }
+    if rule.disconnect {
+        parts.push("is disconnected".to_owned());
+    }
+    if parts.is_empty() {
+        parts.push(plain.to_owned());
+    }
+    let _ = writeln!(text, ":\n    {}.", parts.join(";\n    "));
+}
+
+fn one_line(expression: &str) -> String {
+    expression.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The numbers that are not as in the built-in config.
+fn differences(config: &Config, text: &mut String) {
+    let default = Config::development();
+    let changed: Vec<_> = NUMBERS.iter().filter(|n| (n.get)(config) != (n.get)(&default)).collect();
+    text.push_str(if changed.is_empty() { "\nAll limits have their defaults.\n" } else { "\nNot the default:\n" });
+    for number in changed {
+        let shown = |value: u64| match number.zero {
+            Some(meaning) if value == 0 => format!("0, {meaning}"),
+            _ => value.to_string(),
+        };
+        let (value, default) = (shown((number.get)(config)), shown((number.get)(&default)));
+        let _ = writeln!(text, "  {} = {value} (default {default})", number.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_config_in_words() {
+        assert_eq!(
+            explained(&Config::development()),
+            r#"clients     127.0.0.1:3000, on all cores
+publishers  127.0.0.1:3100
+operators   127.0.0.1:3200
+log         info, auto
+
+/socket.io/  Socket.IO, all namespaces
+/ws  plain WebSocket in namespace /: {"type":EVENT,"data":DATA}
+
+namespace /
+  Every client may connect.
+  A client that says "subscribe":
+    is refused unless type(data.room) == string;
+    joins {data.room};
+    is answered with "subscribed";
+    gets an acknowledgement, if it asks.
+  A client that says "unsubscribe":
+    is refused unless type(data.room) == string;
+    leaves {data.room};
+    is answered with "unsubscribed";
+    gets an acknowledgement, if it asks.
+  Whatever else clients say is refused.
+
+All limits have their defaults.
+"#
+        );
+    }
+
+    #[test]
+    fn rules_in_words() {
+        let text = r#"
+            server = { listen = "0.0.0.0:80", cores = 2, public = true }
+            mesh.ring_slots = 16
+            [[endpoint]]
+            kind = "raw"
+            shape = "flat"
+            [[namespace]]
+            name = "/a"
+            [[namespace.connect]]
+            when = """
+              has(query.a)
+              && true
+            """
+            join = ["a:{query.a}", "all"]
+            set = { a = 1, b = 2 }
+            [[namespace.on]]
+            event = "bye"
+            disconnect = true
+            ack = "{args}"
+            [[namespace.on]]
+            event = "ping"
+            [[namespace.on]]
+            event = "no"
+            allow = false
+        "#;
+        assert_eq!(
+            explained(&Config::parse(text, "f").unwrap()),
+            r#"clients     0.0.0.0:80, on 2 cores; public = true: whoever reaches it is not authenticated
+publishers  127.0.0.1:3100
+operators   127.0.0.1:3200
+log         info, auto
+
+/ws  plain WebSocket in namespace /: {"type":EVENT, and the fields of DATA}
+
+namespace /
+  Every client may connect.
+  Whatever clients say is refused: there is no [[namespace.on]].
+
+namespace /a
+  A client that connects, if has(query.a) && true:
+    joins a:{query.a}, all;
+    is remembered with state.a, state.b.
+  A client that says "bye":
+    gets its arguments back as acknowledgement, if it asks;
+    is disconnected.
+  A client that says "ping":
+    is heard.
+  A client that says "no":
+    is refused.
+  Whatever else clients say is refused.
+
+Not the default:
+  server.cores = 2 (default 0)
+  mesh.ring_slots = 16 (default 0, chosen by the number of cores)
+"#
+        );
+    }
+
+    #[test]
+    fn a_broken_config_is_told_with_its_place() {
+        let file = std::env::temp_dir().join(format!("roomcast-check-{}.toml", std::process::id()));
+        for (text, error) in [
+            ("[server]\ncores = -1", ":2:9: server.cores = -1: must be between 0 and 1024"),
+            ("ops.listen = \"0.0.0.0:1\"", ":1:14: ops.listen = \"0.0.0.0:1\": anyone who reaches"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let said = run(&file, &mut Vec::new()).unwrap_err();
+            assert!(said.starts_with(&format!("{}{error}", file.display())), "{said}");
+        }
+        std::fs::write(&file, "").unwrap();
+        let mut out = Vec::new();
+        run(&file, &mut out).unwrap();
+        assert!(out.starts_with(format!("{} is a valid config.\n\nclients ", file.display()).as_bytes()));
+        std::fs::remove_file(file).unwrap();
+    }
+}

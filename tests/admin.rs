@@ -1,0 +1,206 @@
+//! What operators see: metrics that a Prometheus can read and that say exactly what happened, health, and good manners of
+//! HTTP.
+
+mod common;
+
+use common::{OPEN, Publisher, RawClient, Sample, Server, http};
+use std::collections::{HashMap, HashSet};
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
+
+on_one_and_two_cores!(metrics_are_valid_prometheus_text, counters_say_what_happened, health_and_http);
+
+/// Checks text exposition format 0.0.4 (prometheus.io, "Exposition formats").
+fn check(text: &str) {
+    let is_name = |name: &str| {
+        let mut chars = name.chars();
+        chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+    };
+    assert!(text.ends_with('\n'), "the last line must end");
+    let mut types: HashMap<&str, &str> = HashMap::new();
+    let mut helped: HashSet<&str> = HashSet::new();
+    let mut series: HashSet<&str> = HashSet::new();
+    // The families that are complete: one family's lines stand together.
+    let mut finished: HashSet<&str> = HashSet::new();
+    let mut current = "";
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let family = if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            let (keyword, name, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or(""));
+            assert!(is_name(name), "{line}");
+            match keyword {
+                "HELP" => {
+                    assert!(!rest.is_empty() && helped.insert(name), "{line}");
+                }
+                "TYPE" => {
+                    assert!(matches!(rest, "counter" | "gauge"), "{line}");
+                    assert!(types.insert(name, rest).is_none(), "two types: {line}");
+                }
+                _ => panic!("an unknown comment: {line}"),
+            }
+            name
+        } else {
+            let (key, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
+            let value: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+            assert!(series.insert(key), "twice: {line}");
+            let (name, labels) = match key.split_once('{') {
+                None => (key, ""),
+                Some((name, labels)) => (name, labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}"))),
+            };
+            assert!(is_name(name), "{line}");
+            let mut rest = labels;
+            while !rest.is_empty() {
+                let (label, quoted) = rest.split_once("=\"").unwrap_or_else(|| panic!("labels: {line}"));
+                assert!(is_name(label) && !label.contains(':'), "{line}");
+                let end = quoted.find('"').unwrap_or_else(|| panic!("labels: {line}"));
+                assert!(!quoted[..end].contains(['\\', '\n']), "no label of ours needs escapes: {line}");
+                rest = &quoted[end + 1..];
+                if !rest.is_empty() {
+                    rest = rest.strip_prefix(',').unwrap_or_else(|| panic!("labels: {line}"));
+                }
+            }
+            let kind = types.get(name).unwrap_or_else(|| panic!("a sample before its type: {line}"));
+            assert!(helped.contains(name), "no help: {line}");
+            if *kind == "counter" {
+                assert!(value >= 0.0 && name.ends_with("_total"), "{line}");
+            } else {
+                assert!(!name.ends_with("_total"), "{line}");
+            }
+            name
+        };
+        if family != current {
+            assert!(finished.insert(current), "{family} is in two places");
+            assert!(!finished.contains(family), "{family} is in two places");
+            current = family;
+        }
+    }
+    assert!(series.len() > 20, "{text}");
+}
+
+fn metrics_are_valid_prometheus_text(cores: usize) {
+    let server = Server::start(OPEN, cores);
+    check(&server.admin_get("/metrics"));
+    // With reasons, too.
+    drop(RawClient::in_room(&server, "a"));
+    assert_eq!(http(server.listen, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
+    Publisher::connect(&server).ask("bad");
+    server.await_metric("roomcast_closes_total", &[], 1.0);
+    server.await_metric("roomcast_http_refused_total", &[], 1.0);
+    server.await_metric("roomcast_ingest_errors_total", &[], 1.0);
+    check(&server.admin_get("/metrics"));
+
+    let samples = server.samples();
+    let cores_of = |name: &str| -> HashSet<&str> {
+        let of = samples.iter().filter(|sample| sample.name == name);
+        of.map(|sample| sample.labels["core"].as_str()).collect()
+    };
+    let expected: Vec<String> = (0..cores).map(|core| core.to_string()).collect();
+    let expected: HashSet<&str> = expected.iter().map(String::as_str).collect();
+    for name in ["roomcast_connections", "roomcast_deliveries_total", "roomcast_turns_total"] {
+        assert_eq!(cores_of(name), expected, "{name}");
+    }
+    let one = |name: &str| samples.iter().find(|sample: &&Sample| sample.name == name).unwrap();
+    assert_eq!(one("roomcast_info").labels["version"], env!("CARGO_PKG_VERSION"));
+    assert!(one("process_resident_memory_bytes").value > 1e6);
+    assert!(one("process_open_fds").value > 5.0);
+}
+
+fn counters_say_what_happened(cores: usize) {
+    let config = format!("{OPEN}\n[[endpoint]]\nkind = \"raw\"\npath = \"/flat\"\nshape = \"flat\"\n");
+    let server = Server::start(&config, cores);
+    // Six members in two encodings, one more elsewhere in a third.
+    let mut raw: Vec<RawClient> = (0..4).map(|_| RawClient::in_room(&server, "a")).collect();
+    let mut socket_io: Vec<RawClient> = (0..2)
+        .map(|_| {
+            let mut client = RawClient::socket_io(&server);
+            client.send(r#"420["subscribe",{"room":"a"}]"#);
+            assert_eq!((client.next(), client.next()), (r#"42["subscribed",{"room":"a"}]"#.into(), r#"430["ok"]"#.into()));
+            client
+        })
+        .collect();
+    let mut flat = RawClient::connect_to(&server, "/flat");
+    assert_eq!(flat.ask(r#"{"type":"subscribe","data":{"room":"b"}}"#), r#"{"type":"subscribed","room":"b"}"#);
+
+    let mut publisher = Publisher::connect(&server);
+    const EVENTS: usize = 100;
+    let line = |n: usize| format!("{{\"room\":\"a\",\"event\":\"x\",\"data\":{{\"n\":{n}}}}}\n");
+    let lines: String = (0..EVENTS).map(line).collect();
+    publisher.bytes(&lines);
+    publisher.bytes("{\"room\":\"nobody is here\",\"event\":\"x\"}\n{\"room\":\"b\",\"event\":\"x\"}\nbad\n");
+    assert_eq!(publisher.receipt()["line"], 103);
+    for n in 0..EVENTS {
+        for client in &mut raw {
+            assert_eq!(client.next(), format!(r#"{{"type":"x","data":{{"n":{n}}}}}"#));
+        }
+        for client in &mut socket_io {
+            assert_eq!(client.next(), format!(r#"42["x",{{"n":{n}}}]"#));
+        }
+    }
+    assert_eq!(flat.next(), r#"{"type":"x"}"#);
+
+    server.await_metric("roomcast_ingest_lines_total", &[], 103.0);
+    server.await_metric("roomcast_events_total", &[], 102.0);
+    server.await_metric("roomcast_deliveries_total", &[], 601.0);
+    // One for each event and encoding in use, however many members and cores; none where nobody is.
+    server.await_metric("roomcast_encodes_total", &[], 201.0);
+    server.await_metric("roomcast_ingest_errors_total", &[("reason", "json")], 1.0);
+    let received = lines.len() + "{\"room\":\"nobody is here\",\"event\":\"x\"}\n{\"room\":\"b\",\"event\":\"x\"}\nbad\n".len();
+    server.await_metric("roomcast_ingest_received_bytes_total", &[], received as f64);
+    server.await_metric("roomcast_connections", &[], 7.0);
+    server.await_metric("roomcast_publishers", &[], 1.0);
+    server.await_metric("roomcast_connections_accepted_total", &[], 8.0);
+    server.await_metric("roomcast_sessions_raw", &[], 5.0);
+    server.await_metric("roomcast_sessions_socket_io", &[], 2.0);
+    server.await_metric("roomcast_sockets", &[], 7.0);
+    server.await_metric("roomcast_outbox_bytes", &[], 0.0);
+    server.await_metric("roomcast_panics_total", &[], 0.0);
+    let joins = server.metric("roomcast_joins_total");
+    assert!(joins >= 7.0, "{joins}");
+
+    drop((raw, socket_io, flat, publisher));
+    server.await_metric("roomcast_connections", &[], 0.0);
+    server.await_metric("roomcast_publishers", &[], 0.0);
+    server.await_metric("roomcast_sockets", &[], 0.0);
+    server.await_metric("roomcast_leaves_total", &[], joins);
+    server.await_metric("roomcast_rooms_attached", &[], 0.0);
+}
+
+fn health_and_http(cores: usize) {
+    let server = Server::start(OPEN, cores);
+    let get = |request: &str| http(server.admin, request);
+    let health = get("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(health.status, 200);
+    let body: serde_json::Value = serde_json::from_str(&health.body).unwrap();
+    assert_eq!((&body["status"], &body["service"]), (&"healthy".into(), &"roomcast".into()), "{body}");
+    assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
+    assert!(health.head.contains("Content-Type: application/json\r\n"), "{}", health.head);
+    let metrics = get("GET /metrics?x=y HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(metrics.head.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{}", metrics.head);
+    for (request, status) in [
+        ("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405),
+        ("DELETE /health HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        ("HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        ("GET /health HTTP/1.1\r\n\r\n", 400),
+        ("rubbish\r\n\r\n", 400),
+    ] {
+        let response = get(request);
+        assert_eq!(response.status, status, "{request}{}", response.head);
+        if status == 405 {
+            assert!(response.head.contains("Allow: GET, HEAD\r\n"), "{}", response.head);
+        }
+    }
+    // Three requests at once on one connection; `Connection: close` closes.
+    let mut stream = TcpStream::connect(server.admin).unwrap();
+    stream.set_read_timeout(Some(common::LIMIT)).unwrap();
+    let request = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    let last = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(format!("{request}{request}{last}").as_bytes()).unwrap();
+    let mut reader = BufReader::new(stream);
+    for _ in 0..3 {
+        assert_eq!(common::read_response(&mut reader).unwrap().status, 200);
+    }
+    assert!(common::read_response(&mut reader).is_err(), "the server closes after `Connection: close`");
+}

@@ -1,0 +1,82 @@
+// What the test clients share: an end in any case, expectations with a message, publishing.
+"use strict";
+const net = require("net");
+const http = require("http");
+const assert = require("assert");
+
+setTimeout(() => {
+  console.error("watchdog: the program has not ended within 60 s");
+  process.exit(1);
+}, 60000).unref();
+
+// The arguments are three addresses HOST:PORT and whatever the program takes.
+const [listen, ingest, admin, ...args] = process.argv.slice(2);
+
+function run(main) {
+  // Timers that keep nothing alive must not let the program end before `main` has.
+  const alive = setInterval(() => {}, 1000);
+  main().then(
+    () => {
+      clearInterval(alive);
+      process.exit(0);
+    },
+    (error) => {
+      console.error(error && error.stack ? error.stack : error);
+      process.exit(1);
+    },
+  );
+}
+
+// A publisher's connection: `ask(line)` sends an object or a string and resolves to the receipt.
+class Publisher {
+  constructor() {
+    const [host, port] = ingest.split(":");
+    this.waiting = [];
+    this.rest = "";
+    this.lastId = 0;
+    this.socket = net.connect(port, host);
+    this.socket.on("error", () => {});
+    this.socket.on("data", (data) => {
+      const lines = (this.rest + data).split("\n");
+      this.rest = lines.pop();
+      for (const line of lines) this.waiting.shift()(JSON.parse(line));
+    });
+  }
+  async ask(line) {
+    const id = ++this.lastId;
+    const receipt = await new Promise((resolve) => {
+      this.waiting.push(resolve);
+      this.socket.write(JSON.stringify({ ...line, id }) + "\n");
+    });
+    assert.strictEqual(receipt.id, id);
+    assert.ok(receipt.ok, JSON.stringify(receipt));
+    return receipt;
+  }
+}
+
+// Resolves with the arguments of the emitter's next `event`.
+function once(emitter, event) {
+  return new Promise((resolve) => emitter.once(event, (...args) => resolve(args)));
+}
+
+// The sum of a metric over all cores.
+async function metric(name) {
+  const text = await new Promise((resolve, reject) => {
+    http.get(`http://${admin}/metrics`, { agent: false }, (response) => {
+      let body = "";
+      response.on("data", (data) => (body += data));
+      response.on("end", () => resolve(body));
+    }).on("error", reject);
+  });
+  return text
+    .split("\n")
+    .filter((line) => line.startsWith(name + "{") || line.startsWith(name + " "))
+    .reduce((sum, line) => sum + Number(line.split(" ").pop()), 0);
+}
+
+// Waits until `holds()` is true; the watchdog is the limit.
+async function until(holds) {
+  while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
+module.exports = { listen, ingest, admin, args, run, assert, Publisher, once, metric, until };
