@@ -193,7 +193,7 @@ fn operations_take_effect_before_the_next_line(cores: usize) {
     server.await_metric("roomcast_deliveries_total", &[], 25.0);
 
     // All of the namespace.
-    let receipt = publisher.ask(r#"{"id":1,"op":"join","where":{},"rooms":["everyone"]}"#);
+    let receipt = publisher.ask(r#"{"id":1,"op":"join","where":{"all":true},"rooms":["everyone"]}"#);
     assert_eq!(receipt["sockets"], 1, "{receipt}");
     publisher.line(r#"{"room":"everyone","event":"hello"}"#);
     assert_eq!(other.next(), r#"{"type":"hello"}"#);

@@ -43,7 +43,8 @@ pub(super) struct Serve {
     #[arg(long, env = "ROOMCAST_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Cores to run on; 0 for all [file: server.cores]
-    #[arg(long, env = "ROOMCAST_CORES", value_name = "N", value_parser = clap::value_parser!(u16).range(0..=CORES_MAX as i64))]
+    #[arg(long, env = "ROOMCAST_CORES", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=CORES_MAX as i64))]
     pub(super) cores: Option<u16>,
     /// Where clients connect, IP:PORT; port 0 picks one [file: server.listen]
     #[arg(long, env = "ROOMCAST_LISTEN", value_name = "ADDR", value_parser = address)]
@@ -111,7 +112,8 @@ impl Arguments {
     /// A mistake in one of them; also a request for help or the version.
     pub(super) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
         let mut words: Vec<OsString> = words.into_iter().collect();
-        // Not by clap's optional subcommand: then a variable for `serve` that is wrong would disturb the other commands.
+        // Not by clap's optional subcommand: then a variable for `serve` that is wrong would disturb the other
+        // commands.
         let of_the_program = |word: &OsStr| ["-h", "--help", "-V", "--version"].iter().any(|flag| word == *flag);
         if words.get(1).is_none_or(|word| word.as_encoded_bytes().starts_with(b"-") && !of_the_program(word)) {
             words.insert(words.len().min(1), "serve".into());

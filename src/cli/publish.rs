@@ -1,5 +1,5 @@
-//! `roomcast pub`: one event, or one for each line of standard input, to the publishers' port. A plain blocking client of
-//! the line protocol (`proto::line`); knows nothing else of the server.
+//! `roomcast pub`: one event, or one for each line of standard input, to the publishers' port. A plain blocking client
+//! of the line protocol (`proto::line`); knows nothing else of the server.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -74,8 +74,8 @@ impl Connection {
     fn open(address: &str) -> Result<Connection, String> {
         let stream = connect(address).map_err(|error| {
             format!(
-                "cannot reach publishers' port {address}: {error}; is `roomcast serve` running? It says at its start which \
-                 ports it has; name its ingest port with --ingest"
+                "cannot reach publishers' port {address}: {error}; is `roomcast serve` running? It says at its start \
+                 which ports it has; name its ingest port with --ingest"
             )
         })?;
         Ok(Connection { address: address.to_owned(), stream: BufReader::new(stream), broken: false, sent: 0 })

@@ -73,8 +73,8 @@ fn open(url: &str) -> Result<WebSocket<TcpStream>, String> {
     let address = address(url)?;
     let stream = connect(&address).map_err(|error| {
         format!(
-            "cannot reach {address}: {error}; is `roomcast serve` running? It says at its start which ports it has; name \
-             another with --url"
+            "cannot reach {address}: {error}; is `roomcast serve` running? It says at its start which ports it has; \
+             name another with --url"
         )
     })?;
     let (socket, _) = tungstenite::client(url, stream).map_err(|error| match error {

@@ -22,7 +22,7 @@ pub(crate) struct Number {
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
-/// A time below this is within what one busy turn of a core may take: the deadline would hit healthy clients.
+/// A deadline below this is shorter than a round trip around the world: it would hit healthy clients.
 const SHORTEST_MS: u64 = 100;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -49,16 +49,16 @@ pub(crate) const NUMBERS: [Number; 18] = [
     number("limits.message_bytes_max", MESSAGE_BYTES_SMALLEST, MESSAGE_BYTES_LARGEST, |c| {
         c.limits.message_bytes_max as u64
     }),
-    // 0 refuses binary. The Node parser has no bound; 1000 are more than any application is known to send.
+    // 0 refuses binary. Each attachment is a message of its own that is kept until the last one is there.
     number("limits.attachments_max", 0, 1000, |c| c.limits.attachments_max as u64),
     // Below 1 KiB a browser's own headers do not fit; above 64 KiB a head is an attack.
     number("limits.http_head_bytes_max", KIB, 64 * KIB, |c| c.limits.http_head_bytes_max as u64),
     number("limits.handshake_ms_max", SHORTEST_MS, 10 * 60_000, |c| c.limits.handshake_ms_max),
-    // Without a room there is nothing to serve; leaving 100,000 rooms takes a core milliseconds.
+    // Without a room there is nothing to serve; a socket that goes leaves all of them in one turn.
     number("limits.rooms_per_socket_max", 1, 100_000, |c| c.limits.rooms_per_socket_max as u64),
     // A socket's own room has a name of 20 bytes, which publishers must be able to say.
     number("limits.room_name_bytes_max", 20, 4 * KIB, |c| c.limits.room_name_bytes_max as u64),
-    // Below 4 KiB one handshake's answers overflow; frames count their bytes in 32 bits.
+    // Below 4 KiB a few small events make a slow consumer; outboxes count their bytes in 32 bits.
     number("limits.outbox_bytes_max", 4 * KIB, 1024 * MIB, |c| u64::from(c.limits.outbox_bytes_max)),
     number("heartbeat.ping_interval_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_interval_ms),
     number("heartbeat.ping_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_timeout_ms),
@@ -71,9 +71,9 @@ pub(crate) const NUMBERS: [Number; 18] = [
         zero: Some("chosen by the number of cores"),
         get: |c| c.mesh.ring_slots as u64,
     },
-    // A room must outlive the pause of a client that reconnects, or its offsets mean nothing; a minute is the default.
+    // A room should outlive the pause of a client that reconnects, or its offsets begin anew.
     number("rooms.idle_ms", SHORTEST_MS, DAY_MS, |c| c.rooms.idle_ms),
-    // 0 forgets a room with its last member. An idle room takes about 100 bytes and its name.
+    // 0 forgets a room with its last member. Each core may remember as many, with their names.
     number("rooms.idle_max", 0, 10_000_000, |c| c.rooms.idle_max as u64),
 ];
 

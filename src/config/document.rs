@@ -9,8 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::session::rules::PathStep;
 
-/// The operator's mistake in a config: `FILE:LINE:COLUMN: KEY = VALUE: MESSAGE`, of which all but the file and the message
-/// may be missing.
+/// The operator's mistake in a config: `FILE:LINE:COLUMN: KEY = VALUE: MESSAGE`, of which all but the file and the
+/// message may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file as the operator named it.

@@ -1,5 +1,5 @@
-//! The configuration: TOML to each module's Options. Knows every setting with its default and bounds, and nothing of what
-//! the modules do with them; the reference for operators is `development.toml`.
+//! The configuration: TOML to each module's Options. Knows every setting with its default and bounds, and nothing of
+//! what the modules do with them; the reference for operators is `development.toml`.
 
 mod bounds;
 mod document;
@@ -29,8 +29,8 @@ pub const DEVELOPMENT: &str = include_str!("development.toml");
 /// Namespaces are numbered by `u16`, and each core holds the rules of all.
 const NAMESPACES_MAX: usize = 1024;
 
-/// Everything that can be set. Made by [`Config::parse`] and its kin alone, so that its parts have been checked, the rules
-/// compile and the namespace `/` stands first.
+/// Everything that can be set. Made by [`Config::parse`] and its kin alone, so that its parts have been checked, the
+/// rules compile and the namespace `/` stands first.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `[server]`
@@ -335,8 +335,8 @@ impl Config {
                 "server",
                 server.listen,
                 server.public,
-                "clients are not authenticated by this version; set server.public = true if rules and a proxy take care \
-                 of it",
+                "clients are not authenticated by this version; set server.public = true if rules and a proxy take \
+                 care of it",
             ),
             (
                 "ingest",
@@ -348,8 +348,8 @@ impl Config {
                 "ops",
                 ops.listen,
                 ops.public,
-                "anyone who reaches this port can read health and metrics; set ops.public = true if a firewall takes care \
-                 of it",
+                "anyone who reaches this port can read health and metrics; set ops.public = true if a firewall takes \
+                 care of it",
             ),
         ] {
             if public || listen.ip().to_canonical().is_loopback() {
@@ -357,8 +357,8 @@ impl Config {
             }
             let key = format!("{section}.listen");
             let message = if self.is_development {
-                "the built-in development config lets everybody join every room, so it stays on loopback; write a config \
-                 of your own and name it with --config"
+                "the built-in development config lets everybody join every room, so it stays on loopback; write a \
+                 config of your own and name it with --config"
             } else {
                 reason
             };
@@ -434,8 +434,8 @@ impl Config {
     /// For the rings between `cores` cores.
     #[must_use]
     pub fn mesh_options(&self, cores: usize) -> mesh::Options {
-        // All rings that one core sends into hold together as much on few cores as on many, within what absorbs a burst
-        // (128) and what stays in a cache (4096).
+        // Rings grow with the square of the cores, so all that one core sends into hold 16,384 together. But each must
+        // absorb a burst (128), and none needs to hold more than a few turns' worth (4096).
         let chosen = (16_384 / cores.max(1)).clamp(128, 4096);
         mesh::Options { slots: if self.mesh.ring_slots == 0 { chosen } else { self.mesh.ring_slots } }
     }
@@ -571,13 +571,13 @@ mod tests {
             // Addresses, words, flags.
             (
                 "[server]\nlisten = \"localhost:3000\"",
-                "2:10: server.listen = \"localhost:3000\": must be an IP address and a port, as in \"127.0.0.1:3000\" or \
-                 \"[::1]:0\"; port 0 picks one",
+                "2:10: server.listen = \"localhost:3000\": must be an IP address and a port, as in \"127.0.0.1:3000\" \
+                 or \"[::1]:0\"; port 0 picks one",
             ),
             (
                 "[ops]\n  listen = 3200",
-                "2:12: ops.listen = 3200: must be an IP address and a port, as in \"127.0.0.1:3200\" or \"[::1]:0\"; port 0 \
-                 picks one",
+                "2:12: ops.listen = 3200: must be an IP address and a port, as in \"127.0.0.1:3200\" or \"[::1]:0\"; \
+                 port 0 picks one",
             ),
             ("[server]\npublic = \"yes\"", "2:10: server.public = \"yes\": must be true or false"),
             ("[log]\nformat = \"xml\"", "2:10: log.format = \"xml\": must be \"auto\" or \"human\" or \"json\""),
@@ -607,8 +607,8 @@ mod tests {
             ),
             (
                 "[[endpoint]]\nkind = \"raw\"\nnamespace = \"/seats\"",
-                "3:13: endpoint[0].namespace = \"/seats\": there is no such namespace; add a [[namespace]] of this name, or \
-                 use one of /",
+                "3:13: endpoint[0].namespace = \"/seats\": there is no such namespace; add a [[namespace]] of this \
+                 name, or use one of /",
             ),
             (
                 "[[endpoint]]\nkind = \"raw\"\n\n[[endpoint]]\nkind = \"raw\"",
@@ -628,7 +628,8 @@ mod tests {
             ),
             (
                 "[[endpoint]]\nkind = \"socket.io\"\nnamespace = \"/\"",
-                "3:13: endpoint[0].namespace = \"/\": Socket.IO clients name their namespaces themselves; remove the key",
+                "3:13: endpoint[0].namespace = \"/\": Socket.IO clients name their namespaces themselves; \
+                 remove the key",
             ),
             // Namespaces and rules.
             (
@@ -638,7 +639,8 @@ mod tests {
             ("[[namespace]]\non = []", "1:1: namespace[0]: the key name is missing"),
             (
                 "[[namespace]]\nname = \"/a\"\n[[namespace]]\nname = \"/a\"",
-                "4:8: namespace[1].name = \"/a\": namespace[0] has this name already; put all rules of a namespace together",
+                "4:8: namespace[1].name = \"/a\": namespace[0] has this name already; put all rules of a \
+                 namespace together",
             ),
             (
                 "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevnt = \"x\"",
@@ -654,13 +656,15 @@ mod tests {
             ),
             (
                 "[[namespace]]\nname = \"/a\"\n[[namespace.on]]\nevent = \"x\"\njoin = [\"a\", \"route:{dta.id}\"]",
-                "5:22: namespace[0].on[0].join[1] = \"route:{dta.id}\": unknown variable dta (namespace \"/a\", event \"x\")",
+                "5:22: namespace[0].on[0].join[1] = \"route:{dta.id}\": unknown variable dta (namespace \"/a\", \
+                 event \"x\")",
             ),
             // The main namespace comes first inside, wherever it stands in the file.
             (
                 "[[namespace]]\nname = \"/a\"\n[[namespace]]\nname = \"/\"\n[[namespace.on]]\nevent = \"x\"\n\
                  reply = { event = \"y\", data = { a = \"{foo}\" } }",
-                "7:39: namespace[1].on[0].reply[0].data.a = \"{foo}\": unknown variable foo (namespace \"/\", event \"x\")",
+                "7:39: namespace[1].on[0].reply[0].data.a = \"{foo}\": unknown variable foo (namespace \"/\", \
+                 event \"x\")",
             ),
             (
                 "[[namespace]]\nname = \"/a\"\n[[namespace.connect]]\nallow = \"\"\"\n  true\n  && foo == 1\n\"\"\"",
@@ -846,8 +850,8 @@ mod tests {
             ),
             (
                 "[ops]\nlisten = \"10.0.0.1:3200\"",
-                "f.toml:2:10: ops.listen = \"10.0.0.1:3200\": anyone who reaches this port can read health and metrics; set \
-                 ops.public = true if a firewall takes care of it",
+                "f.toml:2:10: ops.listen = \"10.0.0.1:3200\": anyone who reaches this port can read health and \
+                 metrics; set ops.public = true if a firewall takes care of it",
             ),
         ] {
             assert_eq!(exposure(text), Err(error.to_owned()));
@@ -877,10 +881,20 @@ mod tests {
         use super::*;
         use proptest::prelude::*;
 
+        /// Lines that look like a config's, most of them wrong.
+        fn text() -> impl Strategy<Value = String> {
+            let header = r"\[\[?(server|limits|namespace|namespace\.on|endpoint|x)\]?\]";
+            let value = r#"(1|-5|"/é"|"\{a"|"raw"|\[1\]|\{a=1\}|'''x|)"#;
+            let setting = format!("(listen|cores|name|on|join|kind) = {value}");
+            let setting = prop::string::string_regex(&setting).unwrap();
+            let line = prop_oneof![header, setting, "\\PC{0,8}"];
+            prop::collection::vec(line, 0..8).prop_map(|lines| lines.join("\n"))
+        }
+
         proptest! {
             #[test]
             fn text_is_a_config_or_an_error_with_a_place(
-                text in r#"((\[\[?(server|limits|namespace|namespace\.on|endpoint|x)\]?\]|(listen|cores|name|on|join|kind) = (1|-5|"/é"|"\{a"|"raw"|\[1\]|\{a=1\}|'''x|)|\PC{0,8})\n){0,8}"#,
+                text in text(),
             ) {
                 if let Err(error) = Config::parse(&text, "f") {
                     let (line, column) = error.place.expect("every mistake has its place");

@@ -384,3 +384,156 @@ fn event_line(
     }
     Ok(shard::Line { event, rooms, except })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Millis;
+    use crate::base::ids::Topology;
+    use crate::mesh;
+    use crate::room::owner;
+    use crate::session::rules::{NamespaceRules, RulesSource};
+    use crate::session::{HeartbeatOptions, LimitOptions};
+    use crate::shard::{Action, Namespace};
+    use proptest::prelude::*;
+
+    const ME: SlotRef = SlotRef { slot: 3, generation: 5 };
+
+    struct Bench {
+        desk: Desk,
+        shard: Shard,
+        publisher: Publisher,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let port = mesh::connect(1, mesh::Options { slots: 1 << 12 }).remove(0);
+            let source = RulesSource { name: "/".into(), ..RulesSource::default() };
+            let rules = NamespaceRules::compile(&source).unwrap();
+            let options = shard::Options {
+                heartbeat: HeartbeatOptions { ping_interval_ms: 1, ping_timeout_ms: 1, connect_timeout_ms: 1 },
+                limits: LimitOptions {
+                    message_bytes_max: 100,
+                    attachments_max: 1,
+                    rooms_per_socket_max: 1,
+                    room_name_bytes_max: 20,
+                    outbox_bytes_max: 100,
+                },
+                rooms: owner::Options { idle_ms: 1000, idle_max: 1000 },
+                panic_on: None,
+            };
+            let namespaces = vec![Namespace { name: "/".into(), rules }];
+            let shard = Shard::new(port, Topology::new(1), namespaces, options, [0; 32], Millis(0), 1);
+            let options = Options {
+                line_bytes_max: 80,
+                receipt_bytes_max: 1 << 20,
+                rooms_per_line_max: 4,
+                room_name_bytes_max: 20,
+            };
+            Bench { desk: Desk::new(options, vec![false]), shard, publisher: Publisher::new() }
+        }
+
+        /// Hands over bytes and lets the shard come to rest.
+        fn hand(&mut self, bytes: &[u8], bytes_max: usize) -> Progress {
+            let mut fresh = bytes;
+            loop {
+                let progress = self.publisher.work(fresh, &mut self.desk, &mut self.shard, ME, bytes_max);
+                fresh = &[];
+                self.shard.receive(usize::MAX, Millis(1));
+                let mut acted = false;
+                while let Some(action) = self.shard.poll_action() {
+                    acted = true;
+                    match action {
+                        Action::Receipt { to, room, offset } => self.publisher.receipt(to, room, offset),
+                        Action::Operated { to, sockets, refused } => self.publisher.operated(to, sockets, refused),
+                        other => panic!("{other:?} without clients"),
+                    }
+                }
+                if !acted && progress != Progress::Budget {
+                    return progress;
+                }
+            }
+        }
+
+        fn answers(&mut self) -> String {
+            String::from_utf8(std::mem::take(self.publisher.outbox())).unwrap()
+        }
+    }
+
+    const LINES: &str = "{\"room\":\"a\",\"event\":\"x\",\"id\":1}\n\
+        \r\n\
+        {\"rooms\":[\"a\",\"b\"],\"event\":\"x\",\"id\":\"two\"}\r\n\
+        garbage\n\
+        {\"room\":\"a\",\"event\":\"no receipt wanted\"}\n\
+        {\"room\":\"a\",\"event\":\"x\",\"data\":\"this line has more than eighty bytes, which is what this desk takes\",\"id\":6}\n\
+        {\"op\":\"join\",\"where\":{\"room\":\"a\"},\"rooms\":[\"b\"],\"id\":7}\n\
+        {\"ns\":\"/other\",\"event\":\"x\",\"id\":8}\n\
+        {\"event\":\"x\",\"id\":9}\n";
+    const ANSWERS: &str = "{\"id\":1,\"ok\":true,\"offset\":1}\n\
+        {\"id\":\"two\",\"ok\":true,\"offsets\":{\"a\":2,\"b\":1}}\n\
+        {\"id\":null,\"ok\":false,\"error\":\"the line is not valid JSON: expected a value, found 'g' at byte 0\",\"line\":4}\n\
+        {\"id\":null,\"ok\":false,\"error\":\"the line has more than 80 bytes; send less data in one event or raise ingest.line_bytes_max\",\"line\":6}\n\
+        {\"id\":7,\"ok\":true,\"sockets\":0}\n\
+        {\"id\":8,\"ok\":false,\"error\":\"there is no namespace \\\"/other\\\"; the config names those that exist\",\"line\":8}\n\
+        {\"id\":9,\"ok\":true,\"offset\":1}\n";
+
+    #[test]
+    fn lines_are_answered_in_their_order_and_bad_ones_disturb_nobody() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.hand(LINES.as_bytes(), 1 << 20), Progress::Hungry);
+        assert_eq!(bench.answers(), ANSWERS);
+    }
+
+    #[test]
+    fn a_last_line_without_ending_counts_and_a_torn_one_does_not() {
+        let mut bench = Bench::new();
+        let _ = bench.hand(b"{\"room\":\"a\",\"event\":\"x\",\"id\":1}", 1 << 20);
+        assert_eq!(bench.answers(), "", "it may go on");
+        bench.publisher.end();
+        assert_eq!(bench.hand(b"", 1 << 20), Progress::Done);
+        assert_eq!(bench.answers(), "{\"id\":1,\"ok\":true,\"offset\":1}\n");
+
+        let mut bench = Bench::new();
+        let _ = bench.hand(b"{\"room\":\"a\",\"event\":\"x\",\"i", 1 << 20);
+        bench.publisher.end();
+        assert_eq!(bench.hand(b"", 1 << 20), Progress::Done);
+        assert!(bench.answers().starts_with("{\"id\":null,\"ok\":false,"), "it is no JSON object");
+        assert_eq!(bench.shard.counters.events_ordered, 0);
+    }
+
+    #[test]
+    fn receipts_that_nobody_reads_pause_the_lines() {
+        let mut bench = Bench::new();
+        bench.desk.options.receipt_bytes_max = 100;
+        let lines = "{\"room\":\"a\",\"event\":\"x\",\"id\":1}\n".repeat(50);
+        let mut answers = String::new();
+        let mut progress = bench.hand(lines.as_bytes(), 1);
+        assert_eq!(progress, Progress::Paused);
+        assert!(bench.publisher.is_loaded());
+        while progress == Progress::Paused {
+            assert!(bench.publisher.outbox().len() < 200, "the bound holds, give or take one answer");
+            answers += &bench.answers();
+            progress = bench.hand(b"", 1);
+        }
+        answers += &bench.answers();
+        assert_eq!(answers.lines().count(), 50);
+        assert!(answers.ends_with("\"offset\":50}\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_the_bytes_gives_the_same_answers(
+            mut cuts in prop::collection::vec(0..LINES.len(), 0..12),
+            bytes_max in 1usize..100,
+        ) {
+            cuts.sort_unstable();
+            let mut bench = Bench::new();
+            let mut from = 0;
+            for cut in cuts.into_iter().chain([LINES.len()]) {
+                let _ = bench.hand(&LINES.as_bytes()[from..cut], bytes_max);
+                from = cut;
+            }
+            prop_assert_eq!(bench.answers(), ANSWERS);
+        }
+    }
+}

@@ -23,6 +23,8 @@ pub(super) struct Conn {
     pub queued: bool,
     /// True while nothing is read from it: what is there must be handled first.
     pub paused: bool,
+    /// True while whole messages are in `inbox`: they are handled before more is read.
+    pub backlog: bool,
     /// True if something can be read as far as we know: the kernel reports only what is new.
     pub readable: bool,
     /// True once the kernel has reported the end: it is to be read until the end is found.
@@ -58,6 +60,7 @@ impl Conn {
             polls_write: false,
             queued: false,
             paused: false,
+            backlog: false,
             readable: false,
             hangup: false,
         }

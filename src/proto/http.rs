@@ -156,9 +156,12 @@ pub fn body_length(head: &Head<'_, '_>) -> Result<BodyLength, HeadError> {
 pub struct Upgrade {
     /// The value of `Sec-WebSocket-Accept` that proves we understood.
     pub accept: String,
+    /// The first subprotocol that the client offers. It is taken, as its messages' meaning is not ours to judge: browsers
+    /// give up if they offered some and none was taken.
+    pub protocol: Option<String>,
 }
 
-/// Checks the client's opening handshake (RFC 6455, section 4.2.1). Extensions and subprotocols are left unanswered.
+/// Checks the client's opening handshake (RFC 6455, section 4.2.1). Extensions are left unanswered.
 ///
 /// # Errors
 /// The first requirement that the request does not meet; its [`HeadError::headers`] tell the client what would be
@@ -182,7 +185,8 @@ pub fn websocket_upgrade(head: &Head<'_, '_>) -> Result<Upgrade, HeadError> {
     if body_length(head)? != BodyLength::Bytes(0) {
         return Err(HeadError::UpgradeWithBody);
     }
-    Ok(Upgrade { accept: derive_accept_key(key) })
+    let protocol = head.tokens("sec-websocket-protocol").next().and_then(|name| std::str::from_utf8(name).ok());
+    Ok(Upgrade { accept: derive_accept_key(key), protocol: protocol.map(ToOwned::to_owned) })
 }
 
 /// A request that is not served, and whose fault that is: always the client's, or a proxy's between us.
@@ -307,9 +311,12 @@ impl fmt::Display for HeadError {
 impl std::error::Error for HeadError {}
 
 /// Appends the response that opens a WebSocket (RFC 6455, section 4.2.2). Frames follow it.
-pub fn write_upgrade_response(out: &mut Vec<u8>, accept: &str) {
+pub fn write_upgrade_response(out: &mut Vec<u8>, upgrade: &Upgrade) {
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
-    write_header(out, "Sec-WebSocket-Accept", accept);
+    write_header(out, "Sec-WebSocket-Accept", &upgrade.accept);
+    if let Some(protocol) = &upgrade.protocol {
+        write_header(out, "Sec-WebSocket-Protocol", protocol);
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -632,10 +639,14 @@ mod tests {
     #[test]
     fn handshakes_of_rfc_6455_section_4_2_1() {
         let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned();
-        assert_eq!(ask(&UPGRADE, websocket_upgrade), Ok(Upgrade { accept: accept.clone() }));
+        assert_eq!(ask(&UPGRADE, websocket_upgrade), Ok(Upgrade { accept: accept.clone(), protocol: None }));
         let firefox =
             ["Connection: keep-alive, Upgrade", "Upgrade: WebSocket", UPGRADE[2], UPGRADE[3], "Content-Length: 0"];
-        assert_eq!(ask(&firefox, websocket_upgrade), Ok(Upgrade { accept }));
+        assert_eq!(ask(&firefox, websocket_upgrade), Ok(Upgrade { accept: accept.clone(), protocol: None }));
+        let protocols = "Sec-WebSocket-Protocol: chat.v2, chat";
+        let offered = [UPGRADE[0], UPGRADE[1], UPGRADE[2], UPGRADE[3], protocols];
+        let protocol = Some("chat.v2".to_owned());
+        assert_eq!(ask(&offered, websocket_upgrade), Ok(Upgrade { accept, protocol }));
 
         // The place of a line, what stands there instead, the verdict.
         let rows: [(usize, &[&str], HeadError, u16); 18] = [
@@ -697,7 +708,8 @@ mod tests {
             assert_eq!(is, expected);
         }
         let mut out = Vec::new();
-        write_upgrade_response(&mut out, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned();
+        write_upgrade_response(&mut out, &Upgrade { accept, protocol: None });
         let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
