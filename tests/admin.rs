@@ -115,7 +115,10 @@ fn counters_say_what_happened(cores: usize) {
         .map(|_| {
             let mut client = RawClient::socket_io(&server);
             client.send(r#"420["subscribe",{"room":"a"}]"#);
-            assert_eq!((client.next(), client.next()), (r#"42["subscribed",{"room":"a"}]"#.into(), r#"430["ok"]"#.into()));
+            assert_eq!(
+                (client.next(), client.next()),
+                (r#"42["subscribed",{"room":"a"}]"#.into(), r#"430["ok"]"#.into())
+            );
             client
         })
         .collect();
@@ -145,7 +148,8 @@ fn counters_say_what_happened(cores: usize) {
     // One for each event and encoding in use, however many members and cores; none where nobody is.
     server.await_metric("roomcast_encodes_total", &[], 201.0);
     server.await_metric("roomcast_ingest_errors_total", &[("reason", "json")], 1.0);
-    let received = lines.len() + "{\"room\":\"nobody is here\",\"event\":\"x\"}\n{\"room\":\"b\",\"event\":\"x\"}\nbad\n".len();
+    let received =
+        lines.len() + "{\"room\":\"nobody is here\",\"event\":\"x\"}\n{\"room\":\"b\",\"event\":\"x\"}\nbad\n".len();
     server.await_metric("roomcast_ingest_received_bytes_total", &[], received as f64);
     server.await_metric("roomcast_connections", &[], 7.0);
     server.await_metric("roomcast_publishers", &[], 1.0);

@@ -54,7 +54,11 @@ fn start() -> Running {
         let source: RulesSource = toml::from_str(RULES).unwrap();
         let namespace = Namespace { name: "/".into(), rules: NamespaceRules::compile(&source).unwrap() };
         let options = shard::Options {
-            heartbeat: HeartbeatOptions { ping_interval_ms: 60_000, ping_timeout_ms: 60_000, connect_timeout_ms: 60_000 },
+            heartbeat: HeartbeatOptions {
+                ping_interval_ms: 60_000,
+                ping_timeout_ms: 60_000,
+                connect_timeout_ms: 60_000,
+            },
             limits: LimitOptions {
                 message_bytes_max: 10_000,
                 attachments_max: 10,
@@ -65,7 +69,7 @@ fn start() -> Running {
             rooms: room::owner::Options { idle_ms: 60_000, idle_max: 1_000 },
             panic_on: Some(TRAP),
         };
-        let shard = Shard::new(port, Topology::new(1), vec![namespace], options, [7; 32], Millis(0), 1);
+        let shard = Shard::new(port, Topology::new(1, 1), vec![namespace], options, [7; 32], Millis(0), 1);
         let kind = Kind::Raw { namespace: NamespaceId(0), shape: Shape::Nested };
         let ingest = publisher::Options {
             line_bytes_max: 10_000,

@@ -61,7 +61,9 @@ fn a_garbage_line_is_answered_and_its_neighbours_delivered(cores: usize) {
     ];
     let mut all = Vec::new();
     for (n, (line, _)) in bad.iter().enumerate() {
-        all.extend_from_slice(format!("{{\"id\":\"good{n}\",\"room\":\"a\",\"event\":\"n\",\"data\":{n}}}\n").as_bytes());
+        all.extend_from_slice(
+            format!("{{\"id\":\"good{n}\",\"room\":\"a\",\"event\":\"n\",\"data\":{n}}}\n").as_bytes(),
+        );
         all.extend_from_slice(line);
         all.push(b'\n');
     }
@@ -166,15 +168,24 @@ fn operations_take_effect_before_the_next_line(cores: usize) {
     let mut publisher = Publisher::connect(&server);
     // In one piece: nobody waits for an answer.
     publisher.bytes(concat!(
-        r#"{"id":1,"op":"join","where":{"room":"user:42"},"rooms":["vip","vip2"]}"#, "\n",
-        r#"{"id":2,"room":"vip","event":"welcome"}"#, "\n",
-        r#"{"id":3,"room":"vip2","event":"welcome2"}"#, "\n",
-        r#"{"id":4,"op":"leave","where":{"room":"vip"},"rooms":["vip","never"]}"#, "\n",
-        r#"{"id":5,"room":"vip","event":"nobody hears"}"#, "\n",
-        r#"{"id":6,"room":"user:42","event":"still here"}"#, "\n",
-        r#"{"id":7,"op":"disconnect","where":{"room":"user:42"}}"#, "\n",
-        r#"{"id":8,"room":"user:42","event":"gone"}"#, "\n",
-        r#"{"id":9,"event":"the rest"}"#, "\n",
+        r#"{"id":1,"op":"join","where":{"room":"user:42"},"rooms":["vip","vip2"]}"#,
+        "\n",
+        r#"{"id":2,"room":"vip","event":"welcome"}"#,
+        "\n",
+        r#"{"id":3,"room":"vip2","event":"welcome2"}"#,
+        "\n",
+        r#"{"id":4,"op":"leave","where":{"room":"vip"},"rooms":["vip","never"]}"#,
+        "\n",
+        r#"{"id":5,"room":"vip","event":"nobody hears"}"#,
+        "\n",
+        r#"{"id":6,"room":"user:42","event":"still here"}"#,
+        "\n",
+        r#"{"id":7,"op":"disconnect","where":{"room":"user:42"}}"#,
+        "\n",
+        r#"{"id":8,"room":"user:42","event":"gone"}"#,
+        "\n",
+        r#"{"id":9,"event":"the rest"}"#,
+        "\n",
     ));
     let receipts: Vec<Value> = (0..9).map(|_| publisher.receipt()).collect();
     for (n, receipt) in receipts.iter().enumerate() {
@@ -329,7 +340,10 @@ fn a_half_closed_publisher_gets_its_receipts(cores: usize) {
     assert_eq!(lines.len(), 4, "{rest}");
     assert_eq!(lines[0], r#"{"id":1,"ok":true,"offset":1}"#);
     assert_eq!(lines[1], r#"{"id":2,"ok":true,"sockets":1}"#);
-    assert!(lines[2].starts_with(r#"{"id":null,"ok":false,"error":""#) && lines[2].ends_with(r#","line":3}"#), "{rest}");
+    assert!(
+        lines[2].starts_with(r#"{"id":null,"ok":false,"error":""#) && lines[2].ends_with(r#","line":3}"#),
+        "{rest}"
+    );
     assert_eq!(lines[3], r#"{"id":3,"ok":true,"offset":1}"#);
     assert_eq!(client.next(), r#"{"type":"x"}"#);
     assert_eq!(client.next(), r#"{"type":"y"}"#);

@@ -66,7 +66,8 @@ fn an_asker_who_never_reads_is_paused(cores: usize) {
     let mut stream = client.stream();
     let asking = std::thread::spawn(move || {
         use std::io::Write;
-        let question = common::wire::text(r#"{"type":"subscribe","data":{"room":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}}"#);
+        let question =
+            common::wire::text(r#"{"type":"subscribe","data":{"room":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}}"#);
         let batch = question.repeat(1000);
         for _ in 0..QUESTIONS / 1000 {
             stream.write_all(&batch).unwrap();

@@ -5,6 +5,9 @@
 pub struct Millis(pub u64);
 
 impl Millis {
+    /// Later than any time that comes.
+    pub const NEVER: Millis = Millis(u64::MAX);
+
     /// The point `ms` milliseconds later.
     #[must_use]
     pub fn after(self, ms: u64) -> Millis {

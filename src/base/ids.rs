@@ -1,7 +1,8 @@
 //! Names and numbers that identify things, each with one checked constructor. Does not know where the things live.
 
+use siphasher::sip::SipHasher13;
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 /// Most cores that one process runs on: a core's number takes two bytes of a socket id, and `u16::MAX` stays free.
@@ -142,18 +143,18 @@ impl Eq for RoomKey {}
 #[derive(Clone, Debug)]
 pub struct Topology {
     cores: u16,
-    hasher: std::hash::RandomState,
+    hasher: SipHasher13,
 }
 
 impl Topology {
-    /// A topology of `cores` cores with a hash that clients cannot predict, so that they cannot load one owner.
+    /// A topology of `cores` cores. `seed` must be unknown to clients, so that they cannot load one owner.
     ///
     /// # Panics
     /// If `cores` is 0 or above [`CORES_MAX`].
     #[must_use]
-    pub fn new(cores: usize) -> Topology {
+    pub fn new(cores: usize, seed: u128) -> Topology {
         assert!((1..=CORES_MAX).contains(&cores), "{cores} cores");
-        Topology { cores: cores as u16, hasher: std::hash::RandomState::new() }
+        Topology { cores: cores as u16, hasher: SipHasher13::new_with_key(&seed.to_ne_bytes()) }
     }
 
     /// How many cores there are.
@@ -165,7 +166,10 @@ impl Topology {
     /// The key of room `name` in `namespace`.
     #[must_use]
     pub fn key(&self, namespace: NamespaceId, name: RoomName) -> RoomKey {
-        let hash = self.hasher.hash_one((namespace.0, name.as_str()));
+        let mut hasher = self.hasher;
+        hasher.write_u16(namespace.0);
+        hasher.write(name.as_str().as_bytes());
+        let hash = hasher.finish();
         RoomKey { name, hash, namespace }
     }
 
@@ -305,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_owner_of_a_socket_id_room_is_the_core_in_the_id() {
-        let topology = Topology::new(7);
+        let topology = Topology::new(7, 1);
         for core in 0..7 {
             let sid = SocketId::new(CoreId::new(core), 5, [core as u8; 9]).to_string();
             let key = topology.key(NamespaceId(0), RoomName::new(&sid, 200).unwrap());

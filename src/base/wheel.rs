@@ -49,7 +49,13 @@ impl<K: Copy> Wheel<K> {
     #[must_use]
     pub fn new(now: Millis) -> Wheel<K> {
         let level = || Level { occupied: 0, heads: [NONE; SLOTS] };
-        Wheel { now: now.0, entries: PagedVec::default(), free: NONE, armed: 0, levels: std::array::from_fn(|_| level()) }
+        Wheel {
+            now: now.0,
+            entries: PagedVec::default(),
+            free: NONE,
+            armed: 0,
+            levels: std::array::from_fn(|_| level()),
+        }
     }
 
     /// Deadlines that have neither fired nor been cancelled.

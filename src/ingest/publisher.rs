@@ -423,7 +423,7 @@ mod tests {
                 panic_on: None,
             };
             let namespaces = vec![Namespace { name: "/".into(), rules }];
-            let shard = Shard::new(port, Topology::new(1), namespaces, options, [0; 32], Millis(0), 1);
+            let shard = Shard::new(port, Topology::new(1, 1), namespaces, options, [0; 32], Millis(0), 1);
             let options = Options {
                 line_bytes_max: 80,
                 receipt_bytes_max: 1 << 20,

@@ -1,7 +1,7 @@
 //! The WebSocket driver: a client's bytes become messages of its session. Knows HTTP and frames, not what messages mean.
 
 use super::Endpoint;
-use super::conn::Role;
+use super::conn::{Inbox, Role};
 use super::core::Core;
 use crate::base::counters;
 use crate::base::frame::Frame;
@@ -28,28 +28,31 @@ impl Core {
     /// Handles a client's bytes: what waited, then `fresh`.
     pub(super) fn client_bytes(&mut self, at: SlotRef, fresh: &mut [u8]) {
         self.shard.counters.client_bytes += fresh.len() as u64;
-        let mut inbox = std::mem::take(&mut self.conns[at.slot].inbox);
-        if inbox.is_empty() {
-            let handled = self.client_buffer(at, fresh);
-            self.keep(at, &fresh[handled..], Vec::new());
-            return;
-        }
-        inbox.extend_from_slice(fresh);
-        let handled = self.client_buffer(at, &mut inbox);
-        if handled == 0 {
-            // The usual case of a large message: it goes on growing where it is.
-            self.keep(at, &[], inbox);
-        } else {
-            self.keep(at, &inbox[handled..], Vec::new());
+        match self.conns[at.slot].inbox.take() {
+            // The usual case: whole frames came. They are read where they are.
+            None => {
+                let handled = self.client_buffer(at, fresh);
+                if handled < fresh.len() {
+                    self.keep(at, Box::new(Inbox(fresh[handled..].to_vec())));
+                }
+            }
+            Some(mut inbox) => {
+                inbox.0.extend_from_slice(fresh);
+                let handled = self.client_buffer(at, &mut inbox.0);
+                if handled < inbox.0.len() {
+                    inbox.0.drain(..handled);
+                    self.keep(at, inbox);
+                }
+            }
         }
     }
 
     /// Keeps what could not be handled yet.
-    fn keep(&mut self, at: SlotRef, rest: &[u8], mut inbox: Vec<u8>) {
-        let Some(conn) = self.conns.get_mut(at) else { return };
-        if matches!(conn.role, Role::Head | Role::WebSocket { .. } | Role::Closing { .. }) {
-            inbox.extend_from_slice(rest);
-            conn.inbox = inbox;
+    fn keep(&mut self, at: SlotRef, rest: Box<Inbox>) {
+        if let Some(conn) = self.conns.get_mut(at)
+            && matches!(conn.role, Role::Head | Role::WebSocket { .. } | Role::Closing { .. })
+        {
+            conn.inbox = Some(rest);
         }
     }
 
@@ -95,9 +98,7 @@ impl Core {
                     return answer;
                 }
                 match http::websocket_upgrade(&head) {
-                    Ok(upgrade) => {
-                        Answer::Upgrade { bytes, upgrade, endpoint, query: head.query.into() }
-                    }
+                    Ok(upgrade) => Answer::Upgrade { bytes, upgrade, endpoint, query: head.query.into() },
                     Err(error) => refuse(&error),
                 }
             }

@@ -11,8 +11,9 @@ use std::net::TcpStream;
 pub(super) struct Conn {
     pub stream: TcpStream,
     pub role: Role,
-    /// Bytes received and not handled: an incomplete head or frame, or messages that wait. No heap while empty.
-    pub inbox: Vec<u8>,
+    /// Bytes received and not handled: an incomplete head or frame, or messages that wait. Boxed, as it is empty in nearly
+    /// all connections nearly all the time.
+    pub inbox: Option<Box<Inbox>>,
     /// The handshake's or the closing's deadline.
     pub timer: Option<TimerId>,
     /// True while the kernel reports when there is something to read.
@@ -30,6 +31,10 @@ pub(super) struct Conn {
     /// True once the kernel has reported the end: it is to be read until the end is found.
     pub hangup: bool,
 }
+
+/// Received bytes that wait.
+#[derive(Debug)]
+pub(super) struct Inbox(pub Vec<u8>);
 
 /// What a connection is at the moment.
 #[derive(Debug)]
@@ -54,7 +59,7 @@ impl Conn {
         Conn {
             stream,
             role,
-            inbox: Vec::new(),
+            inbox: None,
             timer: None,
             polls_read: false,
             polls_write: false,

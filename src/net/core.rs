@@ -655,7 +655,7 @@ impl Core {
         if let Some(timer) = conn.timer.take() {
             self.shard.timers.cancel(timer);
         }
-        conn.inbox = Vec::new();
+        conn.inbox = None;
         let is_publisher = matches!(role, Role::Publisher(_));
         match role {
             Role::Dead => return,
@@ -688,7 +688,7 @@ impl Core {
             self.shard.closed(session);
         }
         let conn = &mut self.conns[at.slot];
-        conn.inbox = Vec::new();
+        conn.inbox = None;
         conn.paused = false;
         if conn.stream.shutdown(Shutdown::Write).is_err() {
             // The peer is gone already.

@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn leaving_keeps_the_other_members_places() {
-        let topology = Topology::new(1);
+        let topology = Topology::new(1, 1);
         let (a, b) = (key(&topology, "a"), key(&topology, "b"));
         let mut rooms = LocalRooms::new();
         for socket in 0..5 {
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn joining_twice_is_joining_once() {
-        let topology = Topology::new(1);
+        let topology = Topology::new(1, 1);
         let a = key(&topology, "a");
         let mut rooms = LocalRooms::new();
         joined(&mut rooms, &a, 1);
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_a_group_that_is_gone_is_void() {
-        let topology = Topology::new(1);
+        let topology = Topology::new(1, 1);
         let a = key(&topology, "a");
         let mut rooms = LocalRooms::new();
         let (slot, Hold::Attach(first)) = rooms.hold(&a, Encoding::RawNested) else { panic!("new") };

@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn offsets_count_from_one_and_survive_until_the_room_is_idle() {
-        let topology = Topology::new(1);
+        let topology = Topology::new(1, 1);
         let key = topology.key(NamespaceId(0), RoomName::new("a", 9).unwrap());
         let mut rooms = OwnedRooms::new(Options { idle_ms: 100, idle_max: 10 }, 7);
         assert_eq!(rooms.append(&key, Millis(0)).0, Offset(1));
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn idle_rooms_are_bounded_and_the_longest_idle_goes_first() {
-        let topology = Topology::new(1);
+        let topology = Topology::new(1, 1);
         let mut rooms = OwnedRooms::new(Options { idle_ms: 1_000, idle_max: 3 }, 0);
         let keys: Vec<_> =
             (0..5).map(|n| topology.key(NamespaceId(0), RoomName::new(&n.to_string(), 9).unwrap())).collect();

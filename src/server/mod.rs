@@ -63,14 +63,13 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         busy_cores: AtomicUsize::new(cores),
     });
     let config = Arc::new(config);
-    let topology = Topology::new(cores);
+    let topology = Topology::new(cores, u128::from_ne_bytes(random()?));
     let ports = mesh::connect(cores, config.mesh_options(cores));
     let first_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 >> 8);
     let (ready, started) = mpsc::channel();
     let mut handles = Vec::new();
     for (index, ((clients, publishers), port)) in clients.into_iter().zip(publishers).zip(ports).enumerate() {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| format!("the system's random source fails: {error}"))?;
+        let seed = random()?;
         let (config, topology, shared, ready) = (config.clone(), topology.clone(), shared.clone(), ready.clone());
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
         let main = move || async move {
@@ -166,16 +165,23 @@ fn start_core(
 
 fn start_admin(address: SocketAddr, facts: Facts) -> Result<SocketAddr, String> {
     let (ready, bound) = mpsc::channel();
-    executor::spawn("control", None, move || {
-        admin::serve(address, facts, move |result| drop(ready.send(result)))
-    })?;
+    executor::spawn("control", None, move || admin::serve(address, facts, move |result| drop(ready.send(result))))?;
     bound.recv().map_err(|_| "the operators' executor ended before it was ready".to_owned())?
 }
 
 fn bind(whom: &str, key: &str, address: SocketAddr, cores: usize) -> Result<Vec<TcpListener>, String> {
     listener::bind(address, cores).map_err(|error| {
-        format!("cannot listen for {whom} on {address} ({key}): {error}; is another process there? port 0 picks a free one")
+        format!(
+            "cannot listen for {whom} on {address} ({key}): {error}; is another process there? port 0 picks a free one"
+        )
     })
+}
+
+/// Bytes that nobody can guess.
+fn random<const N: usize>() -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| format!("the system's random source fails: {error}"))?;
+    Ok(bytes)
 }
 
 /// The processors that this process may run on.

@@ -12,7 +12,7 @@ use crate::proto::raw::Shape;
 use crate::proto::socketio::Reassembler;
 use rules::State;
 use smallvec::SmallVec;
-use std::net::IpAddr;
+use std::net::Ipv6Addr;
 
 /// Heartbeats of all sessions (Engine.IO protocol 4, "Heartbeat"; for raw WebSockets by ping frames).
 #[derive(Clone, Copy, Debug)]
@@ -68,21 +68,11 @@ impl Kind {
 
 /// What is due next in a session's heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heartbeat {
-    /// A ping is sent then.
-    PingAt(Millis),
-    /// The session is gone then, unless the client has answered.
-    PongBy(Millis),
-}
-
-impl Heartbeat {
-    /// When something is due.
-    #[must_use]
-    pub fn due(self) -> Millis {
-        match self {
-            Heartbeat::PingAt(at) | Heartbeat::PongBy(at) => at,
-        }
-    }
+pub enum Beat {
+    /// A ping is sent.
+    Ping,
+    /// The session is gone, unless the client has answered by then.
+    Pong,
 }
 
 /// One client. Plain data, so that it can be written down and taken up elsewhere.
@@ -96,14 +86,16 @@ pub struct Session {
     pub sockets: SmallVec<[(NamespaceId, SlotRef); 1]>,
     /// The query string of its handshake, unless there is nothing of the client's own in it.
     pub query: Option<Box<str>>,
-    /// Where the client is.
-    pub ip: IpAddr,
+    /// Where the client is; an IPv4 address in its mapped form.
+    pub ip: Ipv6Addr,
     /// The session's own id.
     pub sid: SocketId,
     /// What is due next.
-    pub heartbeat: Heartbeat,
-    /// A client that is in no namespace by then is closed; `None` for raw sessions and once it was in one.
-    pub connect_by: Option<Millis>,
+    pub beat: Beat,
+    /// When.
+    pub beat_at: Millis,
+    /// A client that is in no namespace by then is closed; [`Millis::NEVER`] for raw sessions and once it was in one.
+    pub connect_by: Millis,
     /// The armed deadline: the earlier of the two above.
     pub timer: Option<TimerId>,
     /// A binary packet whose attachments are not all here.

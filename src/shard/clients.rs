@@ -111,7 +111,7 @@ impl Shard {
         });
         let session = &mut self.sessions[at.slot];
         session.sockets.push((namespace, socket));
-        if session.connect_by.take().is_some() {
+        if std::mem::replace(&mut session.connect_by, Millis::NEVER) != Millis::NEVER {
             self.arm(at);
         }
         let outcome = self.judge(socket, None, |rules, facts| rules.on_connect(facts));
@@ -302,7 +302,7 @@ impl Shard {
         let facts = Facts {
             namespace: &namespace.name,
             sid: &sid.to_string(),
-            ip: &session.ip.to_string(),
+            ip: &session.ip.to_canonical().to_string(),
             query: &query,
             auth_json: auth.as_deref().unwrap_or("null"),
             claims_json: "null",

@@ -233,7 +233,7 @@ impl Shard {
         let mut total = 0;
         let whom = groups.iter().map(|&(group, encoding, offset)| (encoding, Err((group, offset))));
         for (encoding, whom) in whom.chain(sockets.iter().map(|&(socket, encoding)| (encoding, Ok(socket)))) {
-            let members: Vec<Member> = match whom {
+            let mut members: Vec<Member> = match whom {
                 Ok(socket) => {
                     let session = self.sockets.get(socket).filter(|s| s.connected).map(|s| s.session);
                     session.map(|session| Member { session, socket: socket.slot }).into_iter().collect()
@@ -241,8 +241,10 @@ impl Shard {
                 Err((group, offset)) if self.local.deliver(group, offset) => self.local.members(group).to_vec(),
                 Err(_) => Vec::new(),
             };
-            let mut members = without(&members, &self.local, except, |slot| own_room(&self.sockets[slot]));
+            // A socket that is excepted at its first place is excepted for good, even if it leaves the excepted room before
+            // the next place comes.
             members.retain(|m| seen.seen.insert(self.sockets.at(m.socket).expect("a member's socket exists")));
+            let members = without(&members, &self.local, except, |slot| own_room(&self.sockets[slot]));
             let frame = frames[encoding.index()].clone().expect("the owner encodes for every group that it names");
             let shared = self.outboxes.share(frame);
             let outbox_bytes_max = self.options.limits.outbox_bytes_max;

@@ -17,7 +17,7 @@ use crate::proto::engineio;
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
-use crate::session::{Heartbeat, HeartbeatOptions, Kind, LimitOptions, Session, Socket, own_query};
+use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, Session, Socket, own_query};
 use messages::{Down, ReceiptTo, Up};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -277,18 +277,24 @@ impl Shard {
     /// Opens a session, whose frames `transport` carries, and sends what its protocol says first.
     pub fn open(&mut self, transport: SlotRef, handshake: Handshake<'_>, now: Millis) -> SlotRef {
         let random = self.random_bytes();
-        let heartbeat = Heartbeat::PingAt(now.after(self.options.heartbeat.ping_interval_ms));
-        let connect_by =
-            (handshake.kind == Kind::SocketIo).then(|| now.after(self.options.heartbeat.connect_timeout_ms));
+        let beat_at = now.after(self.options.heartbeat.ping_interval_ms);
+        let connect_by = match handshake.kind {
+            Kind::SocketIo => now.after(self.options.heartbeat.connect_timeout_ms),
+            Kind::Raw { .. } => Millis::NEVER,
+        };
         let core = self.core;
         let at = self.sessions.insert_with(|at| Session {
             kind: handshake.kind,
             transport,
             sockets: smallvec::SmallVec::new(),
             query: own_query(handshake.query),
-            ip: handshake.ip,
+            ip: match handshake.ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            },
             sid: SocketId::new(core, at.slot, random),
-            heartbeat,
+            beat: Beat::Ping,
+            beat_at,
             connect_by,
             timer: None,
             reassembler: Default::default(),
@@ -448,20 +454,20 @@ impl Shard {
     fn session_due(&mut self, at: SlotRef, now: Millis) {
         let Some(session) = self.sessions.get_mut(at) else { unreachable!("a session's timer dies with it") };
         session.timer = None;
-        if session.connect_by.is_some_and(|by| by <= now) {
+        if session.connect_by <= now {
             return self.close(at, CONNECT_TIMEOUT);
         }
-        match session.heartbeat {
-            Heartbeat::PongBy(by) if by <= now => return self.close(at, PING_TIMEOUT),
-            Heartbeat::PingAt(ping) if ping <= now => {
-                session.heartbeat = Heartbeat::PongBy(ping.after(self.options.heartbeat.ping_timeout_ms));
-                let frame = match session.kind {
-                    Kind::SocketIo => self.pings.engine_io.clone(),
-                    Kind::Raw { .. } => self.pings.websocket.clone(),
-                };
-                self.push(at.slot, frame);
+        if session.beat_at <= now {
+            if session.beat == Beat::Pong {
+                return self.close(at, PING_TIMEOUT);
             }
-            Heartbeat::PongBy(_) | Heartbeat::PingAt(_) => {}
+            session.beat = Beat::Pong;
+            session.beat_at = session.beat_at.after(self.options.heartbeat.ping_timeout_ms);
+            let frame = match session.kind {
+                Kind::SocketIo => self.pings.engine_io.clone(),
+                Kind::Raw { .. } => self.pings.websocket.clone(),
+            };
+            self.push(at.slot, frame);
         }
         self.arm(at);
     }
@@ -470,8 +476,9 @@ impl Shard {
     fn pong(&mut self, at: SlotRef, now: Millis) {
         let interval = self.options.heartbeat.ping_interval_ms;
         let session = &mut self.sessions[at.slot];
-        if let Heartbeat::PongBy(_) = session.heartbeat {
-            session.heartbeat = Heartbeat::PingAt(now.after(interval));
+        if session.beat == Beat::Pong {
+            session.beat = Beat::Ping;
+            session.beat_at = now.after(interval);
             self.arm(at);
         }
     }
@@ -482,7 +489,7 @@ impl Shard {
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
         }
-        let due = session.connect_by.map_or(session.heartbeat.due(), |by| by.min(session.heartbeat.due()));
+        let due = session.connect_by.min(session.beat_at);
         session.timer = Some(self.timers.arm(due, TimerKey::Session(at)));
     }
 

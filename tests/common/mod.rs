@@ -196,13 +196,27 @@ impl Server {
     /// Waits for the end.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        self.stopped = true;
         let mut status = None;
         wait_until("the server has ended", || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
+        self.stopped = true;
         status.unwrap()
+    }
+
+    /// SIGTERM, and only if that does not end it, SIGKILL: then there is no status.
+    fn end(&mut self) -> Option<ExitStatus> {
+        self.signal(Signal::TERM);
+        let start = Instant::now();
+        while start.elapsed() < LIMIT {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.kill();
+        None
     }
 
     /// Dies without a chance to do anything about it, as in a power cut.
@@ -280,27 +294,18 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if !self.stopped && !std::thread::panicking() {
-            let status = self.stop(Signal::TERM);
-            assert!(status.success(), "after SIGTERM the server ended with {status}; its log:\n{}", self.log());
-        }
-        if std::thread::panicking() {
-            println!("---- the server's log ----\n{}", self.log());
-            if !self.stopped {
-                self.signal(Signal::TERM);
-                for _ in 0..200 {
-                    match self.child.try_wait() {
-                        Ok(None) => std::thread::sleep(Duration::from_millis(50)),
-                        _ => return,
-                    }
-                }
-                // Nothing else has helped, and the next test wants the machine for itself.
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-            }
+        let panicking = std::thread::panicking();
+        let status = if self.stopped { None } else { Some(self.end()) };
+        let log = self.log();
+        if panicking {
+            println!("---- the server's log ----\n{log}");
             return;
         }
-        let log = self.log();
+        match status {
+            None => {}
+            Some(None) => panic!("the server did not end within {LIMIT:?} after SIGTERM; its log:\n{log}"),
+            Some(Some(status)) => assert!(status.success(), "after SIGTERM it ended with {status}; its log:\n{log}"),
+        }
         assert!(!log.contains("panick"), "the server has panicked:\n{log}");
     }
 }

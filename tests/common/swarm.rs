@@ -12,8 +12,8 @@ use std::os::fd::OwnedFd;
 
 /// Handshakes under way at a time, below the usual length of a listener's queue.
 const HANDSHAKES: usize = 256;
-/// Clients per source address, which has about 28,000 ports.
-const PER_ADDRESS: usize = 10_000;
+/// Clients per source address, which has about 28,000 ports, used ones among them for a minute.
+const PER_ADDRESS: usize = 5_000;
 
 /// Many clients. Each has its index, from 0.
 pub struct Swarm {
@@ -47,7 +47,10 @@ impl Swarm {
     fn add(&mut self, server: &Server, path: &str) {
         let index = self.clients.len();
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let source = Ipv4Addr::new(127, 0, 0, 2 + (index / PER_ADDRESS) as u8);
+        // Each run has addresses of its own, so that ports of an earlier one that still rest are not in the way.
+        let run = std::process::id();
+        let source = Ipv4Addr::new(127, 1 + (run % 250) as u8, (run / 250) as u8, 1 + (index / PER_ADDRESS) as u8);
+        socket.set_reuse_address(true).unwrap();
         socket.bind(&SockAddr::from(SocketAddr::from((source, 0)))).unwrap();
         socket.connect(&SockAddr::from(server.listen)).unwrap();
         let mut stream = TcpStream::from(socket);

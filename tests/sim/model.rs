@@ -150,7 +150,10 @@ impl Model {
                         other_event.rooms.len() > 1 && !self.certain(client, room, other_event.published, step);
                     assert!(
                         offset < later || early || by_another_room,
-                        "client {number} got {id} (offset {offset}) before {other} (offset {later}) of {room:?}"
+                        "client {number} got {id} (offset {offset}) before {other} (offset {later}) of {room:?}: {:?}, \
+                         {other_event:?}, {client:?}, {:?}",
+                        self.events[&id],
+                        self.operations
                     );
                 }
             }

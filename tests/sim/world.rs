@@ -107,7 +107,7 @@ impl World {
         random.below(2);
         let cores = 1 + random.below(4);
         let slots = 2 << random.below(4);
-        let topology = Topology::new(cores);
+        let topology = Topology::new(cores, u128::from(seed));
         let now = Millis(1_000);
         let options = shard::Options {
             heartbeat: HeartbeatOptions {
