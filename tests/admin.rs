@@ -1,5 +1,5 @@
-//! What operators see: metrics that a Prometheus can read and that say exactly what happened, health, and good manners of
-//! HTTP.
+//! What operators see: metrics that a Prometheus can read and that say exactly what happened, health, and good
+//! manners of HTTP.
 
 mod common;
 

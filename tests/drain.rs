@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: every client is told, every accepted line is delivered, and the process ends in time with code 0.
+//! SIGTERM and SIGINT: every client is told, every accepted line is delivered, the process ends in time with code 0.
 
 mod common;
 
@@ -69,7 +69,7 @@ fn accepted_lines_are_delivered(cores: usize) {
         }
     }
     let mut receipts = 1;
-    for line in publisher.rest().lines() {
+    for line in publisher.rest_or_reset().lines() {
         // The last one may be cut by a reset, when lines came after the end.
         if line.ends_with('}') {
             assert_eq!(line, format!(r#"{{"id":{receipts},"ok":true,"offset":{}}}"#, receipts + 1));
@@ -78,7 +78,7 @@ fn accepted_lines_are_delivered(cores: usize) {
     }
     writer.join().unwrap();
     assert!(server.wait().success());
-    assert!(delivered >= 1);
+    assert!(delivered >= receipts, "{receipts} lines were confirmed, {delivered} delivered");
     println!("{cores} cores: {delivered} of {LINES} delivered, {receipts} receipts");
 }
 
@@ -123,8 +123,8 @@ fn health_tells_of_it_and_a_second_signal_ends_it(cores: usize) {
         health["status"] == "draining"
     });
     assert_eq!(client.close_code(), 1001);
-    // Neither answered nor closed: it goes on, but for a second signal. Should the client's time have run out first, the
-    // server has ended in good order.
+    // Neither answered nor closed: it goes on, but for a second signal. Should the client's time have run out first,
+    // the server has ended in good order.
     server.signal(Signal::TERM);
     let code = server.wait().code();
     assert!(matches!(code, Some(0 | 1)), "{code:?}");

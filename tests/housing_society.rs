@@ -1,5 +1,5 @@
-//! Housing society gates (system 4) with the official Socket.IO client: each flat and each society hears what is meant for
-//! it and nothing else.
+//! Housing society gates (system 4) with the official Socket.IO client: each flat and each society hears what is meant
+//! for it and nothing else.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! Many trains (system 5) over plain WebSockets: whatever the order of the messages, each socket is in its rooms, and each
-//! train's events reach its own sockets in order, and no others.
+//! Many trains (system 5) over plain WebSockets: whatever the order of the messages, each socket is in its rooms, and
+//! each train's events reach its own sockets in order, and no others.
 
 mod common;
 
@@ -78,9 +78,8 @@ fn each_train_gets_its_own(cores: usize) {
                 for event in 0..EVENTS_PER_TRAIN {
                     let mut lines = String::new();
                     for train in (number..TRAINS).step_by(PUBLISHERS) {
-                        lines.push_str(&format!(
-                            "{{\"room\":\"train:{train}\",\"event\":\"AT\",\"data\":{{\"train\":{train},\"n\":{event}}}}}\n"
-                        ));
+                        let data = format!(r#"{{"train":{train},"n":{event}}}"#);
+                        lines.push_str(&format!("{{\"room\":\"train:{train}\",\"event\":\"AT\",\"data\":{data}}}\n"));
                     }
                     publisher.bytes(lines);
                 }

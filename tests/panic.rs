@@ -14,7 +14,7 @@ use roomcast::{mesh, room};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 const TRAP: &str = r#"{"type":"boom"}"#;
@@ -40,7 +40,7 @@ fn start() -> Running {
         bells: Bells::new(1).unwrap(),
         origin: net::sys::monotonic(),
         draining: AtomicBool::new(false),
-        busy_cores: AtomicUsize::new(1),
+        drain: net::DrainProgress::new(1),
     });
     let loopback = "127.0.0.1:0".parse().unwrap();
     let client_listener = listener::bind(loopback, 1).unwrap().remove(0);

@@ -333,7 +333,13 @@ fn a_half_closed_publisher_gets_its_receipts(cores: usize) {
     let mut client = RawClient::in_room(&server, "a");
     let mut publisher = Publisher::connect(&server);
     // As `printf … | nc -N` does it; the last line has no end.
-    publisher.bytes("{\"id\":1,\"room\":\"a\",\"event\":\"x\"}\n{\"op\":\"join\",\"where\":{\"room\":\"a\"},\"rooms\":[\"b\"],\"id\":2}\nbad\n{\"id\":3,\"room\":\"b\",\"event\":\"y\"}");
+    publisher.bytes(concat!(
+        r#"{"id":1,"room":"a","event":"x"}"#,
+        "\n",
+        r#"{"op":"join","where":{"room":"a"},"rooms":["b"],"id":2}"#,
+        "\nbad\n",
+        r#"{"id":3,"room":"b","event":"y"}"#,
+    ));
     publisher.half_close();
     let rest = publisher.rest();
     let lines: Vec<&str> = rest.lines().collect();
@@ -358,7 +364,12 @@ fn line_endings_and_empty_lines(cores: usize) {
     let server = Server::start(OPEN, cores);
     let mut client = RawClient::in_room(&server, "a");
     let mut publisher = Publisher::connect(&server);
-    publisher.bytes("{\"id\":1,\"room\":\"a\",\"event\":\"crlf\"}\r\n\r\n\n  {\"id\":2,\"room\":\"a\",\"event\":\"spaces\"} \t\nbad\r\n");
+    publisher.bytes(concat!(
+        r#"{"id":1,"room":"a","event":"crlf"}"#,
+        "\r\n\r\n\n  ",
+        r#"{"id":2,"room":"a","event":"spaces"}"#,
+        " \t\nbad\r\n",
+    ));
     assert_eq!(publisher.receipt_text(), r#"{"id":1,"ok":true,"offset":1}"#);
     assert_eq!(publisher.receipt_text(), r#"{"id":2,"ok":true,"offset":2}"#);
     // Empty lines count as lines, as in an editor.

@@ -1,5 +1,5 @@
-//! RFC 6455 and HTTP over real sockets: however the bytes are cut, the messages are the same; whoever breaks the protocol is
-//! told by the right code.
+//! RFC 6455 and HTTP over real sockets: however the bytes are cut, the messages are the same; whoever breaks the
+//! protocol is told by the right code.
 
 mod common;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::say;
 use crate::config::{Config, EndpointKind, EndpointShape, NUMBERS};
-use crate::session::rules::{AckSource, Condition, EventRule, ReplySource, RulesSource};
+use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, RulesSource};
 
 /// Prints what the config in `file` means.
 ///
@@ -113,8 +113,8 @@ fn sentence(subject: &str, plain: &str, rule: &EventRule, text: &mut String) {
     parts.extend(rule.reply.iter().map(|ReplySource { event, .. }| format!("is answered with {event:?}")));
     match &rule.ack {
         None => {}
-        Some(AckSource::Text(_)) => parts.push("gets its arguments back as acknowledgement, if it asks".to_owned()),
-        Some(AckSource::Args(_)) => parts.push("gets an acknowledgement, if it asks".to_owned()),
+        Some(ArgsSource::Text(_)) => parts.push("gets its arguments back as acknowledgement, if it asks".to_owned()),
+        Some(ArgsSource::Args(_)) => parts.push("gets an acknowledgement, if it asks".to_owned()),
     }
     if rule.disconnect {
         parts.push("is disconnected".to_owned());

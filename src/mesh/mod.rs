@@ -169,6 +169,12 @@ impl<T> Plane<T> {
         self.full_count
     }
 
+    /// True when nothing has arrived that was not received, and nothing waits to be sent.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.is_idle() && self.waiting_count == 0
+    }
+
     fn is_idle(&self) -> bool {
         self.local.is_empty() && self.incoming.iter().flatten().all(Consumer::is_empty)
     }

@@ -47,7 +47,7 @@ pub(super) enum Role {
     Closing { session: SlotRef, decoder: ws::Decoder, peer_closed: bool },
     /// Everything is sent and our side is shut: what still comes is thrown away, so that the kernel does not reset the
     /// connection before the peer has read the end.
-    Lingering,
+    Lingering { publisher: bool },
     /// A publisher.
     Publisher(Box<Publisher>),
     /// Waiting for its polls to end.

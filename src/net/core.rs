@@ -37,6 +37,8 @@ const FLUSH_BACKLOG_MAX: usize = SENDS_MAX;
 const SPIN: Duration = Duration::from_micros(30);
 /// A close frame that is not answered within this is not waited for any longer.
 const CLOSE_MS_MAX: u64 = 3_000;
+/// A peer that has been sent everything, and the end, is waited for this long.
+const LINGER_MS_MAX: u64 = 1_000;
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 /// While draining, clients are closed in steps of this length.
@@ -58,8 +60,29 @@ pub struct Shared {
     pub origin: Duration,
     /// Set by the signal to stop.
     pub draining: AtomicBool,
+    /// How far the cores are with draining.
+    pub drain: DrainProgress,
+}
+
+/// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher has
+/// handed over reaches the clients before these are sent away.
+#[derive(Debug)]
+pub struct DrainProgress {
+    /// Cores that still handle publishers' lines.
+    publishing: AtomicUsize,
+    /// Cores that may still have to order events.
+    ordering: AtomicUsize,
     /// Cores that still have connections. A core goes on until there is none: others may need the rooms that it owns.
-    pub busy_cores: AtomicUsize,
+    open: AtomicUsize,
+}
+
+impl DrainProgress {
+    /// No core has begun.
+    #[must_use]
+    pub fn new(cores: usize) -> DrainProgress {
+        let all = || AtomicUsize::new(cores);
+        DrainProgress { publishing: all(), ordering: all(), open: all() }
+    }
 }
 
 /// What a core is made of.
@@ -110,13 +133,28 @@ pub struct Core {
 /// The end of a core.
 #[derive(Debug)]
 struct Drain {
+    stage: Stage,
+    /// Clients are sent away from here on, whatever is left to be done for them.
+    clients_at: Millis,
     /// Clients to be closed in each step.
     per_step: usize,
     /// Where in the table of connections the next step begins.
     next: u32,
-    ended: bool,
     /// True once the core has told the others that it has no connections.
     reported: bool,
+}
+
+/// What a draining core waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its publishers' whole lines are handled and answered.
+    Publishing,
+    /// All cores have got there, and what they published is ordered.
+    Ordering,
+    /// All cores have got there, and what they ordered is delivered and sent.
+    Delivering,
+    /// Clients are closed, step by step.
+    Closing,
 }
 
 impl Core {
@@ -207,6 +245,7 @@ impl Core {
         }
         self.shard.advance(self.now);
         worked |= self.act();
+        self.drain_on();
         worked |= self.read_some();
         if self.shard.outboxes.dirty_len() <= FLUSH_BACKLOG_MAX {
             worked |= self.publish_some();
@@ -280,7 +319,7 @@ impl Core {
                         self.shard.outboxes.unblock(session.slot);
                     }
                     Role::Publisher(_) => self.write_receipts(at),
-                    Role::Head | Role::Lingering => {}
+                    Role::Head | Role::Lingering { .. } => {}
                 }
             }
             Completion::Deadline => {}
@@ -441,7 +480,7 @@ impl Core {
                     return;
                 }
             }
-            Role::Head | Role::Closing { .. } | Role::Lingering => {}
+            Role::Head | Role::Closing { .. } | Role::Lingering { .. } => {}
         }
         // What waits is handled before more is read.
         if std::mem::take(&mut self.conns[at.slot].backlog) {
@@ -481,7 +520,7 @@ impl Core {
         match &self.conns[at.slot].role {
             Role::Publisher(_) => drop(self.publisher_work(at, bytes, PUBLISH_BYTES_PER_TURN)),
             Role::Head | Role::WebSocket { .. } | Role::Closing { .. } => self.client_bytes(at, bytes),
-            Role::Lingering | Role::Dead => {}
+            Role::Lingering { .. } | Role::Dead => {}
         }
     }
 
@@ -495,7 +534,7 @@ impl Core {
             }
             Role::Head => self.finish(at, "left before handshake"),
             Role::WebSocket { .. } => self.finish(at, "transport close"),
-            Role::Closing { .. } | Role::Lingering => self.finish(at, ""),
+            Role::Closing { .. } | Role::Lingering { .. } => self.finish(at, ""),
             Role::Dead => {}
         }
     }
@@ -532,6 +571,7 @@ impl Core {
         let progress =
             catch_unwind(AssertUnwindSafe(|| publisher.work(fresh, &mut self.desk, &mut self.shard, at, bytes_max)));
         let waiting = publisher.outbox().len();
+        let stopped = self.drain.is_some();
         self.conns[at.slot].role = Role::Publisher(publisher);
         let progress = match progress {
             Ok(progress) => progress,
@@ -558,7 +598,11 @@ impl Core {
             }
             Progress::Done => {
                 if publisher.outbox().is_empty() {
-                    self.finish(at, "publisher left");
+                    // What it still sends is thrown away until it has read its end.
+                    self.shard
+                        .counters
+                        .count(counters::PUBLISHER_CLOSES, if stopped { "shutdown" } else { "publisher left" });
+                    self.linger(at);
                 }
                 true
             }
@@ -627,7 +671,9 @@ impl Core {
         let Some(conn) = self.conns.get_mut(at) else { return };
         match std::mem::replace(&mut conn.role, Role::Dead) {
             Role::WebSocket { session, decoder } => {
-                self.conns[at.slot].role = Role::Closing { session, decoder, peer_closed: false };
+                // Who broke the protocol is not listened to any more, not even for an answer (RFC 6455 section 7.1.7).
+                let peer_closed = matches!(closing.code, 1002 | 1003 | 1007 | 1009);
+                self.conns[at.slot].role = Role::Closing { session, decoder, peer_closed };
                 self.shard.counters.count(counters::CLOSES, closing.label);
                 self.push_close_frame(session, closing.code, closing.label);
                 self.set_timer(at, CLOSE_MS_MAX);
@@ -663,12 +709,9 @@ impl Core {
                 self.shard.closed(session);
                 self.shard.counters.connections -= 1;
             }
-            Role::Head | Role::Lingering => self.shard.counters.connections -= 1,
-            Role::Publisher(_) => {
-                self.shard.counters.publishers -= 1;
-                self.held_up.retain(|other| *other != at);
-                self.loaded.retain(|other| *other != at);
-            }
+            Role::Head | Role::Lingering { publisher: false } => self.shard.counters.connections -= 1,
+            Role::Lingering { publisher: true } => {}
+            Role::Publisher(_) => self.forget_publisher(at),
         }
         if !label.is_empty() {
             let metric = if is_publisher { counters::PUBLISHER_CLOSES } else { counters::CLOSES };
@@ -682,10 +725,11 @@ impl Core {
     /// Our side has said everything. What the peer still sends is thrown away until it ends or its time is up.
     pub(super) fn linger(&mut self, at: SlotRef) {
         let conn = &mut self.conns[at.slot];
-        if let Role::WebSocket { session, .. } | Role::Closing { session, .. } =
-            std::mem::replace(&mut conn.role, Role::Lingering)
-        {
-            self.shard.closed(session);
+        let publisher = matches!(conn.role, Role::Publisher(_));
+        match std::mem::replace(&mut conn.role, Role::Lingering { publisher }) {
+            Role::WebSocket { session, .. } | Role::Closing { session, .. } => self.shard.closed(session),
+            Role::Publisher(_) => self.forget_publisher(at),
+            Role::Head | Role::Lingering { .. } | Role::Dead => {}
         }
         let conn = &mut self.conns[at.slot];
         conn.inbox = None;
@@ -694,8 +738,15 @@ impl Core {
             // The peer is gone already.
             return self.finish(at, "");
         }
-        self.set_timer(at, CLOSE_MS_MAX);
+        self.set_timer(at, LINGER_MS_MAX);
         self.queue(at);
+    }
+
+    /// A publisher's connection is none any more.
+    fn forget_publisher(&mut self, at: SlotRef) {
+        self.shard.counters.publishers -= 1;
+        self.held_up.retain(|other| *other != at);
+        self.loaded.retain(|other| *other != at);
     }
 
     /// Drops a dead connection once the kernel watches it no more: that closes it.
@@ -714,55 +765,75 @@ impl Core {
                 self.listeners[number as usize] = None;
             }
         }
-        // Half of the time for closing one after the other, the rest for the last ones' answers.
-        let steps = (self.options.drain_ms_max / 2 / DRAIN_STEP_MS).max(1) as usize;
-        let per_step = self.conns.len().div_ceil(steps).max(1);
-        self.drain = Some(Drain { per_step, next: 0, ended: false, reported: false });
+        for at in self.conns.iter().map(|(at, _)| at).collect::<Vec<_>>() {
+            if let Role::Publisher(publisher) = &mut self.conns[at.slot].role {
+                // Nothing more is taken from it. Whole lines that are here are handled and answered.
+                publisher.stop();
+                self.conns[at.slot].paused = true;
+                self.hold_up(at);
+            }
+        }
+        // A third of the time for what is under way, a third for closing one client after the other, the rest for the
+        // last ones' answers.
+        let third = self.options.drain_ms_max / 3;
+        let per_step = self.conns.len().div_ceil((third / DRAIN_STEP_MS).max(1) as usize).max(1);
+        let clients_at = self.now.after(third);
+        self.drain = Some(Drain { stage: Stage::Publishing, clients_at, per_step, next: 0, reported: false });
         self.shard.timers.arm(self.now, TimerKey::Transport(DRAIN_STEP));
         self.shard.timers.arm(self.now.after(self.options.drain_ms_max), TimerKey::Transport(DRAIN_END));
     }
 
+    /// Moves the drain to its next stage when the time has come.
+    fn drain_on(&mut self) {
+        let Some(drain) = &self.drain else { return };
+        let (progress, port) = (&self.shared.drain, &self.shard.port);
+        let done = |stage: &AtomicUsize| stage.load(Ordering::SeqCst) == 0;
+        let late = self.now >= drain.clients_at;
+        let (passed, next) = match drain.stage {
+            Stage::Publishing if self.shard.counters.publishers == 0 || late => {
+                (Some(&progress.publishing), Stage::Ordering)
+            }
+            Stage::Ordering if done(&progress.publishing) && port.up.is_at_rest() || late => {
+                (Some(&progress.ordering), Stage::Delivering)
+            }
+            Stage::Delivering
+                if done(&progress.ordering) && port.down.is_at_rest() && self.shard.outboxes.dirty_len() == 0
+                    || late =>
+            {
+                (None, Stage::Closing)
+            }
+            _ => return,
+        };
+        if passed.is_some_and(|stage| stage.fetch_sub(1, Ordering::SeqCst) == 1) {
+            self.shared.bells.ring_all();
+        }
+        if let Some(drain) = &mut self.drain {
+            drain.stage = next;
+        }
+    }
+
     fn drain_step(&mut self) {
         let Some(drain) = &mut self.drain else { unreachable!("only a drain has steps") };
-        if drain.ended {
+        self.shard.timers.arm(self.now.after(DRAIN_STEP_MS), TimerKey::Transport(DRAIN_STEP));
+        if drain.stage != Stage::Closing {
             return;
         }
         let (next, per_step) = (drain.next, drain.per_step);
-        let due: Vec<(SlotRef, bool)> = self
-            .conns
-            .iter()
-            .filter(|(at, _)| at.slot >= next)
-            .take(per_step)
-            .map(|(at, conn)| (at, matches!(conn.role, Role::Publisher(_))))
-            .collect();
-        match due.last() {
-            Some((last, _)) => {
-                drain.next = last.slot + 1;
-                self.shard.timers.arm(self.now.after(DRAIN_STEP_MS), TimerKey::Transport(DRAIN_STEP));
-            }
-            None => drain.ended = true,
+        let due: Vec<SlotRef> =
+            self.conns.iter().map(|(at, _)| at).filter(|at| at.slot >= next).take(per_step).collect();
+        if let Some(last) = due.last() {
+            drain.next = last.slot + 1;
         }
-        for (at, _) in due {
+        for at in due {
             match &self.conns[at.slot].role {
                 Role::WebSocket { session, .. } => {
                     let session = *session;
                     self.shard.shut(session, GOING_AWAY);
                 }
-                Role::Head => self.finish(at, GOING_AWAY.label),
-                // Lines that came in whole are handled; what is answered has been accepted.
-                Role::Publisher(_) => self.linger_publisher(at),
-                Role::Closing { .. } | Role::Lingering | Role::Dead => {}
+                Role::Head | Role::Publisher(_) => self.finish(at, GOING_AWAY.label),
+                Role::Closing { .. } | Role::Lingering { .. } | Role::Dead => {}
             }
         }
-    }
-
-    /// A publisher's door closes: it gets the answers to what it has sent so far, and the end.
-    fn linger_publisher(&mut self, at: SlotRef) {
-        self.conns[at.slot].paused = true;
-        if let Role::Publisher(publisher) = &mut self.conns[at.slot].role {
-            publisher.stop();
-        }
-        self.hold_up(at);
     }
 
     fn drain_end(&mut self) {
@@ -776,11 +847,11 @@ impl Core {
     fn is_over(&mut self) -> bool {
         let Some(drain) = &mut self.drain else { return false };
         if self.conns.is_empty() && !std::mem::replace(&mut drain.reported, true) {
-            let before = self.shared.busy_cores.fetch_sub(1, Ordering::SeqCst);
+            let before = self.shared.drain.open.fetch_sub(1, Ordering::SeqCst);
             if before == 1 {
                 self.shared.bells.ring_all();
             }
         }
-        drain.reported && self.shared.busy_cores.load(Ordering::SeqCst) == 0
+        drain.reported && self.shared.drain.open.load(Ordering::SeqCst) == 0
     }
 }

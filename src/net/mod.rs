@@ -10,7 +10,7 @@ mod ring;
 pub mod sys;
 pub mod wake;
 
-pub use self::core::{Core, Setup, Shared};
+pub use self::core::{Core, DrainProgress, Setup, Shared};
 
 use crate::session::Kind;
 

@@ -75,6 +75,8 @@ const WRITE: u64 = 3;
 const DEADLINE: u64 = 4;
 const SEND: u64 = 5;
 const CANCEL: u64 = 6;
+const CANCEL_READ: u64 = 7;
+const CANCEL_WRITE: u64 = 8;
 
 /// A request's name: kind, generation and slot. 24 bits of a generation are enough, as a slot is not reused while a
 /// request names it.
@@ -132,12 +134,17 @@ impl Ring {
 
     /// Ends the polls of a connection; each still reports once more.
     pub fn cancel_polls(&mut self, at: SlotRef, read: bool, write: bool) {
-        for (kind, armed) in [(READ, read), (WRITE, write)] {
+        for (kind, armed) in [(CANCEL_READ, read), (CANCEL_WRITE, write)] {
             if armed {
-                let entry = opcode::PollRemove::new(token(kind, at)).build();
-                self.push(&entry.user_data(token(CANCEL, at)));
+                self.cancel_poll(kind, at);
             }
         }
+    }
+
+    fn cancel_poll(&mut self, kind: u64, at: SlotRef) {
+        let poll = if kind == CANCEL_READ { READ } else { WRITE };
+        let entry = opcode::PollRemove::new(token(poll, at)).build();
+        self.push(&entry.user_data(token(kind, at)));
     }
 
     /// Reports [`Completion::Deadline`] at `at` or earlier; `origin` is when the clock of [`Millis`] began, on
@@ -250,6 +257,7 @@ impl Ring {
     /// Empties the completion queue; returns how many of `results` it filled.
     fn drain(&mut self, completions: &mut Vec<Completion>, results: &mut [i32]) -> usize {
         let mut finished = 0;
+        let mut again: Vec<(u64, SlotRef)> = Vec::new();
         let deadlines = &mut self.deadlines;
         for entry in self.ring.completion() {
             let at = token_slot(entry.user_data());
@@ -281,9 +289,14 @@ impl Ring {
                     deadlines.retain(|(due, _)| !same(*due));
                     completions.push(Completion::Deadline);
                 }
-                CANCEL => {}
+                // The poll was just reporting something, and a multishot poll goes on after that.
+                kind @ (CANCEL_READ | CANCEL_WRITE) if entry.result() == -libc::EALREADY => again.push((kind, at)),
+                CANCEL | CANCEL_READ | CANCEL_WRITE => {}
                 other => unreachable!("request kind {other}"),
             }
+        }
+        for (kind, at) in again {
+            self.cancel_poll(kind, at);
         }
         finished
     }

@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -60,7 +60,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         bells: Bells::new(cores).map_err(|error| format!("cannot make an eventfd: {error}"))?,
         origin: net::sys::monotonic(),
         draining: AtomicBool::new(false),
-        busy_cores: AtomicUsize::new(cores),
+        drain: net::DrainProgress::new(cores),
     });
     let config = Arc::new(config);
     let topology = Topology::new(cores, u128::from_ne_bytes(random()?));

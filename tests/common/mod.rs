@@ -39,8 +39,14 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < LIMIT, "waited {LIMIT:?} in vain until {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        pause();
     }
+}
+
+/// Between two looks. Nothing is expected to happen within it.
+#[allow(clippy::disallowed_methods, reason = "the only sleep in the tests, and always in a loop")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
 }
 
 /// A config in which every client may join every room, at a Socket.IO and a raw endpoint.
@@ -213,7 +219,7 @@ impl Server {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Some(status);
             }
-            std::thread::sleep(Duration::from_millis(5));
+            pause();
         }
         self.kill();
         None
@@ -226,7 +232,8 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// The body of `GET path` at the operators' port. The connection is kept, so that it works without free descriptors.
+    /// The body of `GET path` at the operators' port. The connection is kept, so that this works without free
+    /// descriptors.
     #[track_caller]
     pub fn admin_get(&self, path: &str) -> String {
         let mut kept = self.admin_connection.borrow_mut();
@@ -280,7 +287,7 @@ impl Server {
                 "{name} {labels:?} is {last}, not {expected}; log:\n{}",
                 self.log()
             );
-            std::thread::sleep(Duration::from_millis(5));
+            pause();
         }
     }
 
@@ -464,6 +471,17 @@ impl Publisher {
     /// Says that nothing more will come.
     pub fn half_close(&mut self) {
         self.reader.get_ref().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Like [`Publisher::rest`], of a server that may close while lines are on their way to it.
+    #[track_caller]
+    pub fn rest_or_reset(&mut self) -> String {
+        let mut rest = Vec::new();
+        match self.reader.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+        String::from_utf8(rest).unwrap()
     }
 
     /// Everything that the server still sends until it closes.

@@ -1,5 +1,5 @@
-//! Thousands of WebSocket clients in one thread, by epoll. Each one's frames are parsed as they come, so that no client is
-//! slow because another is served.
+//! Thousands of WebSocket clients in one thread, by epoll. Each one's frames are parsed as they come, so that no client
+//! is slow because another is served.
 
 use super::wire::{self, handshake};
 use super::{LIMIT, Server};

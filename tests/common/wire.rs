@@ -1,5 +1,5 @@
-//! WebSocket frames byte by byte, for saying what no library would say. Written from RFC 6455 alone: it shares no code with
-//! the server.
+//! WebSocket frames byte by byte, for saying what no library would say. Written from RFC 6455 alone: it shares no code
+//! with the server.
 
 use super::{LIMIT, Server, read_response};
 use std::io::{BufReader, Read, Write};

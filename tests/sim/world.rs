@@ -427,7 +427,8 @@ impl World {
     }
 
     fn publish_operation(&mut self) {
-        let kind = ["join", "leave", "disconnect"][self.random.below(if self.random.0 % 4 == 0 { 3 } else { 2 })];
+        let kind =
+            ["join", "leave", "disconnect"][self.random.below(if self.random.0.is_multiple_of(4) { 3 } else { 2 })];
         let target = if self.random.chance(5) { None } else { self.some_rooms().pop() };
         let rooms = vec![(*self.random.pick(&ROOMS)).to_owned()];
         let id = self.take_id();

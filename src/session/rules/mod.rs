@@ -16,7 +16,7 @@ use std::fmt;
 use expression::{Expression, Fault, Moment};
 use facts::Scope;
 pub use facts::{Facts, State};
-pub use source::{AckSource, Condition, ConnectRule, EventRule, ReplySource, RulesSource};
+pub use source::{ArgsSource, Condition, ConnectRule, EventRule, ReplySource, RulesSource};
 use template::{LeavePattern, Template, Text, quoted, write_joined};
 
 /// The compiled rules of one namespace. `Send + Sync`: every core may read the same copy.
@@ -219,7 +219,7 @@ struct Rule {
     leave: Vec<LeavePattern>,
     join: Vec<Text>,
     replies: Vec<ReplyTemplate>,
-    ack: Option<AckTemplate>,
+    ack: Option<ArgsTemplate>,
     disconnect: bool,
 }
 
@@ -232,13 +232,26 @@ enum Test {
 #[derive(Debug)]
 struct ReplyTemplate {
     name: Text,
-    args: Vec<Template>,
+    args: ArgsTemplate,
 }
 
 #[derive(Debug)]
-enum AckTemplate {
+enum ArgsTemplate {
     AsTheyCame,
     Args(Vec<Template>),
+}
+
+impl ArgsTemplate {
+    fn evaluate(&self, scope: Scope<'_>) -> Result<Args, String> {
+        match self {
+            ArgsTemplate::AsTheyCame => Ok(Args { json: scope.facts.args.join(","), count: scope.facts.args.len() }),
+            ArgsTemplate::Args(args) => {
+                let mut json = String::new();
+                write_joined(args, scope, &mut json)?;
+                Ok(Args { json, count: args.len() })
+            }
+        }
+    }
 }
 
 impl Test {
@@ -270,20 +283,11 @@ impl Rule {
         for reply in &self.replies {
             let mut name_json = String::new();
             reply.name.write_string(scope, &mut name_json)?;
-            let mut args_json = String::new();
-            write_joined(&reply.args, scope, &mut args_json)?;
-            outcome.replies.push(Reply { name_json, args_json, arg_count: reply.args.len() });
+            let Args { json, count } = reply.args.evaluate(scope)?;
+            outcome.replies.push(Reply { name_json, args_json: json, arg_count: count });
         }
-        match &self.ack {
-            Some(AckTemplate::AsTheyCame) => {
-                outcome.ack = Some(Args { json: scope.facts.args.join(","), count: scope.facts.args.len() });
-            }
-            Some(AckTemplate::Args(args)) => {
-                let mut json = String::new();
-                write_joined(args, scope, &mut json)?;
-                outcome.ack = Some(Args { json, count: args.len() });
-            }
-            None => {}
+        if let Some(ack) = &self.ack {
+            outcome.ack = Some(ack.evaluate(scope)?);
         }
         outcome.disconnect |= self.disconnect;
         self.changed_state(scope)
@@ -391,7 +395,7 @@ impl Compiler<'_> {
             leave: path.each("leave", &rule.leave, |text, _| LeavePattern::compile(text, moment))?,
             join: path.each("join", &rule.join, |text, _| Text::compile(text, moment))?,
             replies: path.each("reply", &rule.reply, |reply, path| self.reply(reply, path))?,
-            ack: rule.ack.as_ref().map(|ack| self.ack(ack, path)).transpose()?,
+            ack: rule.ack.as_ref().map(|ack| self.args("ack", ack, path)).transpose()?,
             disconnect: rule.disconnect,
         })
     }
@@ -412,26 +416,26 @@ impl Compiler<'_> {
         let name = path.within(step, |_| Text::compile(&reply.event, self.moment))?;
         let args = match (&reply.data, &reply.args) {
             (Some(_), Some(_)) => return Err(Fault::new(0, "a reply has either data or args")),
-            (None, None) => Vec::new(),
-            (None, Some(args)) => path.each("args", args, |arg, path| Template::compile(arg, self.moment, path))?,
+            (None, None) => ArgsTemplate::Args(Vec::new()),
+            (None, Some(args)) => self.args("args", args, path)?,
             (Some(data), None) => {
                 let step = PathStep::Key("data".to_owned());
-                vec![path.within(step, |path| Template::compile(data, self.moment, path))?]
+                ArgsTemplate::Args(vec![path.within(step, |path| Template::compile(data, self.moment, path))?])
             }
         };
         Ok(ReplyTemplate { name, args })
     }
 
-    fn ack(&self, ack: &AckSource, path: &mut KeyPath) -> Result<AckTemplate, Fault> {
-        match ack {
-            AckSource::Args(args) => {
-                path.each("ack", args, |arg, path| Template::compile(arg, self.moment, path)).map(AckTemplate::Args)
+    fn args(&self, key: &str, args: &ArgsSource, path: &mut KeyPath) -> Result<ArgsTemplate, Fault> {
+        match args {
+            ArgsSource::Args(args) => {
+                path.each(key, args, |arg, path| Template::compile(arg, self.moment, path)).map(ArgsTemplate::Args)
             }
-            AckSource::Text(text) => path.within(PathStep::Key("ack".to_owned()), |_| {
-                if text == "{args}" {
-                    return Ok(AckTemplate::AsTheyCame);
+            ArgsSource::Text(text) => path.within(PathStep::Key(key.to_owned()), |_| {
+                if text == "{args}" && self.moment == Moment::Event {
+                    return Ok(ArgsTemplate::AsTheyCame);
                 }
-                Err(Fault::new(0, "ack is an array of arguments, or \"{args}\" for those that came").of(text))
+                Err(Fault::new(0, "this is an array of arguments, or \"{args}\" for those that came").of(text))
             }),
         }
     }
@@ -844,7 +848,7 @@ mod tests {
             ("reply = { event = 'r}' }", "reply[0].event: \"r}\", at character 2: a } without its {"),
             ("reply = { event = 'r', data = 1, args = [] }", "a reply has either data or args"),
             ("leave = ['a*b']", "leave[0]: \"a*b\", at character 2: a * can only be the last character"),
-            ("ack = '{data}'", "ack: \"{data}\", at character 1: ack is an array of arguments"),
+            ("ack = '{data}'", "ack: \"{data}\", at character 1: this is an array of arguments"),
             ("set = { a = '{}' }", "set.a: \"{}\", at character 2: the expression ends too early"),
         ] {
             let found = on_e(rule).unwrap_err().to_string();

@@ -67,7 +67,7 @@ pub struct EventRule {
     pub reply: Vec<ReplySource>,
     /// The arguments of the acknowledgement, should the client ask for one. The last rule taken that has an `ack` gives
     /// it.
-    pub ack: Option<AckSource>,
+    pub ack: Option<ArgsSource>,
     /// True: the socket is disconnected after the replies.
     #[serde(default)]
     pub disconnect: bool,
@@ -99,12 +99,12 @@ pub struct ReplySource {
     /// The only argument.
     pub data: Option<toml::Value>,
     /// All arguments, instead of `data`.
-    pub args: Option<Vec<toml::Value>>,
+    pub args: Option<ArgsSource>,
 }
 
-/// What an acknowledgement carries.
+/// The arguments of an acknowledgement or a reply.
 #[derive(Clone, Debug)]
-pub enum AckSource {
+pub enum ArgsSource {
     /// A string; only `"{args}"` has a meaning: the arguments as they came.
     Text(String),
     /// One template per argument.
@@ -154,22 +154,22 @@ impl<'de> Deserialize<'de> for Condition {
     }
 }
 
-impl<'de> Deserialize<'de> for AckSource {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<AckSource, D::Error> {
+impl<'de> Deserialize<'de> for ArgsSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ArgsSource, D::Error> {
         struct TextOrArgs;
         impl<'de> Visitor<'de> for TextOrArgs {
-            type Value = AckSource;
+            type Value = ArgsSource;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array of arguments or the string \"{args}\"")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<AckSource, E> {
-                Ok(AckSource::Text(text.to_owned()))
+            fn visit_str<E>(self, text: &str) -> Result<ArgsSource, E> {
+                Ok(ArgsSource::Text(text.to_owned()))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<AckSource, A::Error> {
-                Ok(AckSource::Args(Vec::deserialize(value::SeqAccessDeserializer::new(seq))?))
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<ArgsSource, A::Error> {
+                Ok(ArgsSource::Args(Vec::deserialize(value::SeqAccessDeserializer::new(seq))?))
             }
         }
         deserializer.deserialize_any(TextOrArgs)
