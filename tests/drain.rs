@@ -84,7 +84,7 @@ fn accepted_lines_are_delivered(cores: usize) {
 
 fn who_ignores_the_close_frame_does_not_hold_it_up(cores: usize) {
     // The bound is the drain's, not the close's.
-    let mut server = Server::start(&format!("[server]\ndrain_ms_max = 500\n{OPEN}"), cores);
+    let mut server = Server::start(&format!("[server]\ndrain_ms_max = 2000\n{OPEN}"), cores);
     let mut deaf: Vec<Wire> = (0..5).map(|_| Wire::open(&server, "/ws")).collect();
     server.await_metric("roomcast_sockets", &[], 5.0);
     assert!(server.stop(Signal::TERM).success());
@@ -95,7 +95,7 @@ fn who_ignores_the_close_frame_does_not_hold_it_up(cores: usize) {
 }
 
 fn a_publisher_that_does_not_read_does_not_hold_it_up(cores: usize) {
-    let config = format!("[server]\ndrain_ms_max = 500\n[ingest]\nreceipt_bytes_max = 65536\n{OPEN}");
+    let config = format!("[server]\ndrain_ms_max = 2000\n[ingest]\nreceipt_bytes_max = 65536\n{OPEN}");
     let mut server = Server::start(&config, cores);
     let publisher = Publisher::connect(&server);
     let mut stream = publisher.stream();

@@ -230,7 +230,8 @@ fn a_slow_handshake_is_cut(cores: usize) {
     let mut slow = Wire::connect(&server);
     slow.write("GET /ws HTTP/1.1\r\nHost: x\r\n");
     silent.ends();
-    slow.ends();
+    // On a busy machine its time may have run out before it wrote.
+    slow.ends_or_is_reset();
     server.await_metric("roomcast_http_refused_total", &[("reason", "handshake_timeout")], 2.0);
     server.await_metric("roomcast_connections", &[], 0.0);
 }

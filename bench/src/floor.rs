@@ -1,5 +1,5 @@
-//! The floor: what the kernel alone costs. Publishers' lines are looked at just enough to find the room; the frame is made
-//! by copying the line; everything of one read goes out with one `send` per member.
+//! The floor: what the kernel alone costs. Publishers' lines are looked at just enough to find the room; the frame is
+//! made by copying the line; everything of one read goes out with one `send` per member.
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};

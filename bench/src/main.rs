@@ -46,8 +46,8 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
     },
-    /// The floor: a server without protocol work that sends a ready frame to each member of a room, one send for all events
-    /// of one read from its publisher. It speaks just enough for `firehose` in raw mode.
+    /// The floor: a server without protocol work that sends a ready frame to each member of a room, one send for all
+    /// events of one read from its publisher. It speaks just enough for `firehose` in raw mode.
     Floor {
         /// Clients' port.
         #[arg(long, default_value = "127.0.0.1:4000")]

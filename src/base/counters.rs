@@ -1,5 +1,5 @@
-//! What a core counts: plain integers that only their core touches, listed with name and meaning so that `ops` can publish
-//! them. Knows no metrics library.
+//! What a core counts: plain integers that only their core touches, listed with name and meaning so that `ops` can
+//! publish them. Knows no metrics library.
 
 /// One published number of a core.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +63,8 @@ counters! {
     count sends_partial "roomcast_sends_partial_total" "Sends of which the kernel took only a part.";
     count sends_blocked "roomcast_sends_blocked_total" "Sends refused because the socket's buffer was full.";
     gauge outbox_bytes "roomcast_outbox_bytes" "Bytes waiting in outboxes now, shared frames counted at each holder.";
-    count ring_full_up "roomcast_ring_full_publish_total" "Times a message waited because the ring to an owner was full.";
-    count ring_full_down "roomcast_ring_full_deliver_total" "Times a message waited because the ring to a member core was full.";
+    count ring_full_up "roomcast_ring_full_publish_total" "Messages that waited as the ring to an owner was full.";
+    count ring_full_down "roomcast_ring_full_deliver_total" "Messages that waited as the ring to a member was full.";
     count wakes "roomcast_wakes_total" "Sleeping cores woken by this one.";
     count turns "roomcast_turns_total" "Turns of the core's loop.";
     count sleeps "roomcast_sleeps_total" "Times the core's loop went to sleep.";

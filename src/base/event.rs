@@ -2,8 +2,8 @@
 
 use super::ids::NamespaceId;
 
-/// An event's name and arguments. The arguments are kept as the JSON bytes that came in, so that a 64-bit id, `1.0` or the
-/// order of keys reaches the clients exactly as it was sent.
+/// An event's name and arguments. The arguments are kept as the JSON bytes that came in, so that a 64-bit id, `1.0` or
+/// the order of keys reaches the clients exactly as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The namespace whose sockets may get it.
@@ -13,7 +13,8 @@ pub struct Event {
     arg_count: u32,
     /// `name_json` and then the arguments' JSON values, joined by commas, without brackets.
     text: Box<str>,
-    /// Binary parts; an argument names part `n` as `{"_placeholder":true,"num":n}` (Socket.IO protocol 5, "binary event").
+    /// Binary parts; an argument names part `n` as `{"_placeholder":true,"num":n}` (Socket.IO protocol 5, "binary
+    /// event").
     pub attachments: Vec<Box<[u8]>>,
 }
 

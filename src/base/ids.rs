@@ -173,8 +173,8 @@ impl Topology {
         RoomKey { name, hash, namespace }
     }
 
-    /// The core that orders the room's events. A name that is shaped like a socket id belongs to the core in that id, so
-    /// that a socket's own room needs no membership entry anywhere.
+    /// The core that orders the room's events. A name that is shaped like a socket id belongs to the core in that id,
+    /// so that a socket's own room needs no membership entry anywhere.
     #[must_use]
     pub fn owner(&self, key: &RoomKey) -> CoreId {
         match SocketId::parse(key.name.as_str()).and_then(|sid| sid.core(self.cores())) {
@@ -190,8 +190,8 @@ const SID_CHARS: usize = 20;
 const _: () = assert!(SID_BYTES * 8 == SID_CHARS * 6);
 const SID_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The public id of a socket or session: 20 characters of `A-Z a-z 0-9 - _`, as the Node server's ids look. It carries the
-/// core and the slot of its bearer, blinded by its random part, and 72 random bits that make it unguessable.
+/// The public id of a socket or session: 20 characters of `A-Z a-z 0-9 - _`, as the Node server's ids look. It carries
+/// the core and the slot of its bearer, blinded by its random part, and 72 random bits that make it unguessable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId([u8; SID_BYTES]);
 

@@ -3,8 +3,8 @@
 
 use std::ops::{Index, IndexMut};
 
-/// Entries per page. A page of small entries is some tens of KB: large enough for the page table to stay in the cache at a
-/// million clients, small enough to waste nothing on a server with ten.
+/// Entries per page. A page of small entries is some tens of KB: large enough for the page table to stay in the cache
+/// at a million clients, small enough to waste nothing on a server with ten.
 const PAGE: usize = 512;
 const SHIFT: u32 = PAGE.trailing_zeros();
 const _: () = assert!(PAGE.is_power_of_two());

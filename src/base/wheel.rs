@@ -125,8 +125,8 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
-    /// No deadline fires before this; `None` when nothing is armed. It may be earlier than the first deadline, at most by
-    /// the span of the slot that holds it.
+    /// No deadline fires before this; `None` when nothing is armed. It may be earlier than the first deadline, at most
+    /// by the span of the slot that holds it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
         self.next_event().map(Millis)

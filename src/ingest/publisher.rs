@@ -23,8 +23,8 @@ pub struct Options {
     pub room_name_bytes_max: usize,
 }
 
-/// Lines without an answer yet; beyond, the publisher's next lines wait. An answer takes one trip between cores, so that
-/// this many keep any publisher busy.
+/// Lines without an answer yet; beyond, the publisher's next lines wait. An answer takes one trip between cores, so
+/// that this many keep any publisher busy.
 const UNANSWERED_MAX: usize = 16_384;
 
 /// What several publishers of one core share.
@@ -132,8 +132,8 @@ impl Publisher {
         self.handled < self.inbox.len() && self.inbox[self.handled..].contains(&b'\n')
     }
 
-    /// Handles lines: what waited, then `fresh` bytes. Takes `bytes_max` bytes or a little more, then stops. What it does not
-    /// handle it keeps.
+    /// Handles lines: what waited, then `fresh` bytes. Takes `bytes_max` bytes or a little more, then stops. What it
+    /// does not handle it keeps.
     pub fn work(
         &mut self,
         fresh: &[u8],
@@ -376,8 +376,8 @@ fn event_line(
         return Err(LineError {
             id: id.map(ToOwned::to_owned),
             message: format!(
-                "\"data\" has a field \"type\" other than the event's name {name_json}, and this namespace's raw clients \
-                 get data's fields beside \"type\"; rename the field or use shape = \"nested\""
+                "\"data\" has a field \"type\" other than the event's name {name_json}, and this namespace's raw \
+                 clients get data's fields beside \"type\"; rename the field or use shape = \"nested\""
             ),
             label: "type_conflict",
         });
@@ -465,16 +465,21 @@ mod tests {
         {\"rooms\":[\"a\",\"b\"],\"event\":\"x\",\"id\":\"two\"}\r\n\
         garbage\n\
         {\"room\":\"a\",\"event\":\"no receipt wanted\"}\n\
-        {\"room\":\"a\",\"event\":\"x\",\"data\":\"this line has more than eighty bytes, which is what this desk takes\",\"id\":6}\n\
+        {\"room\":\"a\",\"event\":\"x\",\
+        \"data\":\"eighty bytes are what this desk takes, and these are more than that\",\"id\":6}\n\
         {\"op\":\"join\",\"where\":{\"room\":\"a\"},\"rooms\":[\"b\"],\"id\":7}\n\
         {\"ns\":\"/other\",\"event\":\"x\",\"id\":8}\n\
         {\"event\":\"x\",\"id\":9}\n";
     const ANSWERS: &str = "{\"id\":1,\"ok\":true,\"offset\":1}\n\
         {\"id\":\"two\",\"ok\":true,\"offsets\":{\"a\":2,\"b\":1}}\n\
-        {\"id\":null,\"ok\":false,\"error\":\"the line is not valid JSON: expected a value, found 'g' at byte 0\",\"line\":4}\n\
-        {\"id\":null,\"ok\":false,\"error\":\"the line has more than 80 bytes; send less data in one event or raise ingest.line_bytes_max\",\"line\":6}\n\
+        {\"id\":null,\"ok\":false,\
+        \"error\":\"the line is not valid JSON: expected a value, found 'g' at byte 0\",\"line\":4}\n\
+        {\"id\":null,\"ok\":false,\
+        \"error\":\"the line has more than 80 bytes; send less data in one event or raise ingest.line_bytes_max\",\
+        \"line\":6}\n\
         {\"id\":7,\"ok\":true,\"sockets\":0}\n\
-        {\"id\":8,\"ok\":false,\"error\":\"there is no namespace \\\"/other\\\"; the config names those that exist\",\"line\":8}\n\
+        {\"id\":8,\"ok\":false,\
+        \"error\":\"there is no namespace \\\"/other\\\"; the config names those that exist\",\"line\":8}\n\
         {\"id\":9,\"ok\":true,\"offset\":1}\n";
 
     #[test]

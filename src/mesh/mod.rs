@@ -1,9 +1,9 @@
-//! Lock-free rings between cores, generic in what they carry. Knows neither rooms nor sleeping: its user wakes the cores
-//! that [`Port::take_touched`] names.
+//! Lock-free rings between cores, generic in what they carry. Knows neither rooms nor sleeping: its user wakes the
+//! cores that [`Port::take_touched`] names.
 //!
-//! Two planes: *up* to owners (publish, attach), *down* from owners to member cores (deliver). Handling a down message never
-//! waits for anything; handling an up message may have to wait for the down plane. So the planes are acyclic, and a full
-//! ring is backpressure on whoever feeds the up plane, never a deadlock.
+//! Two planes: *up* to owners (publish, attach), *down* from owners to member cores (deliver). Handling a down message
+//! never waits for anything; handling an up message may have to wait for the down plane. So the planes are acyclic, and
+//! a full ring is backpressure on whoever feeds the up plane, never a deadlock.
 
 use crate::base::ids::CoreId;
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -36,8 +36,8 @@ pub struct Plane<T> {
     local: VecDeque<T>,
     /// As many messages to itself as to another core make the plane blocked.
     slots: usize,
-    /// Messages that found their ring full, by receiver, in order. Bounded by what one handled message can cause, as the
-    /// core handles no more of what feeds this plane while [`Plane::is_blocked`].
+    /// Messages that found their ring full, by receiver, in order. Bounded by what one handled message can cause, as
+    /// the core handles no more of what feeds this plane while [`Plane::is_blocked`].
     waiting: Vec<VecDeque<T>>,
     /// How many messages wait, over all receivers.
     waiting_count: usize,

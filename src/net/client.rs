@@ -1,4 +1,5 @@
-//! The WebSocket driver: a client's bytes become messages of its session. Knows HTTP and frames, not what messages mean.
+//! The WebSocket driver: a client's bytes become messages of its session. Knows HTTP and frames, not what messages
+//! mean.
 
 use super::Endpoint;
 use super::conn::{Inbox, Role};
@@ -239,7 +240,8 @@ impl Core {
     /// A close frame came: the answer to ours, or the client's wish.
     fn peer_closed(&mut self, at: SlotRef, session: SlotRef, code: Option<u16>, closing: bool) {
         if !closing {
-            // The wish is granted with its own code (RFC 6455 section 5.5.1). The shard's close is ours: no second frame.
+            // The wish is granted with its own code (RFC 6455 section 5.5.1). The shard's close is ours: no second
+            // frame.
             self.shard.closed_by_peer(session);
             self.shard.counters.count(counters::CLOSES, CLIENT_LEFT.label);
             self.push_close_frame(session, code.unwrap_or(1000), "");

@@ -11,8 +11,8 @@ use std::net::TcpStream;
 pub(super) struct Conn {
     pub stream: TcpStream,
     pub role: Role,
-    /// Bytes received and not handled: an incomplete head or frame, or messages that wait. Boxed, as it is empty in nearly
-    /// all connections nearly all the time.
+    /// Bytes received and not handled: an incomplete head or frame, or messages that wait. Boxed, as it is empty in
+    /// nearly all connections nearly all the time.
     pub inbox: Option<Box<Inbox>>,
     /// The handshake's or the closing's deadline.
     pub timer: Option<TimerId>,

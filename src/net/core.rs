@@ -2,7 +2,7 @@
 //! others; the loop sleeps only when there is nothing left to do.
 
 use super::conn::{Conn, Role};
-use super::executor::{self, Sleep};
+use super::executor::Sleep;
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
 use super::{Options, sys};
@@ -64,8 +64,8 @@ pub struct Shared {
     pub drain: DrainProgress,
 }
 
-/// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher has
-/// handed over reaches the clients before these are sent away.
+/// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher
+/// has handed over reaches the clients before these are sent away.
 #[derive(Debug)]
 pub struct DrainProgress {
     /// Cores that still handle publishers' lines.
@@ -201,8 +201,8 @@ impl Core {
                 return;
             }
             if worked {
+                // No yielding: this task is alone on its executor.
                 idle_since = None;
-                executor::yield_if_needed().await;
                 continue;
             }
             let now = sys::monotonic();
@@ -495,7 +495,8 @@ impl Core {
         match result {
             Ok(0) => self.ended(at),
             Ok(bytes) => {
-                // A short read has emptied the socket; whatever comes later is reported anew. Not so an end that was there.
+                // A short read has emptied the socket; whatever comes later is reported anew. Not so an end that was
+                // there.
                 let more = bytes == scratch.len() || self.conns[at.slot].hangup;
                 self.conns[at.slot].readable = more;
                 self.received(at, &mut scratch[..bytes]);

@@ -1,4 +1,4 @@
-//! The only module that knows the runtime: pinned executors, sleeping on an eventfd, yielding. A successor of glommio is a
+//! The only module that knows the runtime: pinned executors, and sleeping on an eventfd. A successor of glommio is a
 //! change of this file (and of `ops`, whose control-plane sockets are glommio's too).
 #![allow(unsafe_code)]
 
@@ -10,8 +10,11 @@ use std::time::Duration;
 
 /// Memory that an executor registers for its own IO. It moves eight bytes at a time; the default is 10 MB and more.
 const IO_MEMORY_BYTES: usize = 64 << 10;
-/// The default of 100 ms would make the executor's timers and control-plane tasks that late.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// glommio 0.9 parks an executor although a task is runnable if the preempt timer fires between its polling for events
+/// and its running of tasks, as happens whenever the kernel takes the processor away for that long: a stall for ever.
+/// So the timer never fires. Nobody misses it: a core's executor has one task, and those of the operators' port are
+/// short.
+const PREEMPT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A running executor.
 pub type Handle = ExecutorJoinHandle<()>;
@@ -43,11 +46,6 @@ pub fn join(handle: Handle) -> Result<(), String> {
     handle.join().map_err(|error| error.to_string())
 }
 
-/// Lets other tasks of this executor run, if they have waited long enough.
-pub async fn yield_if_needed() {
-    glommio::executor().yield_if_needed().await;
-}
-
 /// An eventfd on which the executor can sleep.
 #[derive(Debug)]
 pub struct Sleep(BufferedFile);
@@ -62,8 +60,8 @@ impl Sleep {
 
     /// Sleeps until the eventfd is signalled, and resets it.
     pub async fn wait(&self) {
-        // An eventfd has no position and gives eight bytes. It cannot fail; if it did, the core would look for work more
-        // often, not less.
+        // An eventfd has no position and gives eight bytes. It cannot fail; if it did, the core would look for work
+        // more often, not less.
         if let Err(error) = self.0.read_at(0, 8).await {
             tracing::error!(%error, "cannot sleep on the eventfd");
         }

@@ -174,8 +174,8 @@ impl Ring {
         self.drain(completions, &mut []);
     }
 
-    /// Sends a batch, at most [`SENDS_MAX`]; `results` gets for each what `send(2)` would return: bytes, or a negative error
-    /// number. Other reports go to `completions`.
+    /// Sends a batch, at most [`SENDS_MAX`]; `results` gets for each what `send(2)` would return: bytes, or a negative
+    /// error number. Other reports go to `completions`.
     ///
     /// # Panics
     /// If the batch is too large.
@@ -190,8 +190,8 @@ impl Ring {
             let entry = opcode::Send::new(Fd(outgoing.stream.as_raw_fd()), bytes.as_ptr(), length).flags(flags).build();
             self.push(&entry.user_data(token(SEND, SlotRef { slot: index as u32, generation: 0 })));
         }
-        // The kernel reads the bytes only until it completes a send. This function returns after the last completion, and
-        // `batch` keeps the bytes borrowed until then; nothing in between unwinds past a send under way.
+        // The kernel reads the bytes only until it completes a send. This function returns after the last completion,
+        // and `batch` keeps the bytes borrowed until then; nothing in between unwinds past a send under way.
         let mut unfinished = batch.len();
         while unfinished > 0 {
             self.enter(1);
@@ -213,9 +213,9 @@ impl Ring {
 
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
-            // SAFETY: every entry names a descriptor that its caller keeps open until the request is over (sends: `send`;
-            // polls and accepts: the connection or listener is dropped after its last completion), and memory that lives as
-            // long: of sends the borrowed batch, of deadlines a box in `self.deadlines`.
+            // SAFETY: every entry names a descriptor that its caller keeps open until the request is over (sends:
+            // `send`; polls and accepts: the connection or listener is dropped after its last completion), and memory
+            // that lives as long: of sends the borrowed batch, of deadlines a box in `self.deadlines`.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
             }
@@ -274,7 +274,8 @@ impl Ring {
                 WRITE => completions.push(Completion::Writable { at }),
                 ACCEPT => {
                     if entry.result() >= 0 {
-                        // SAFETY: a successful accept hands over a new descriptor, and this completion is its only mention.
+                        // SAFETY: a successful accept hands over a new descriptor, and this completion is its only
+                        // mention.
                         let stream = unsafe { TcpStream::from_raw_fd(entry.result()) };
                         completions.push(Completion::Accepted { listener: at.slot, stream });
                     }

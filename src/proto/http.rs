@@ -156,8 +156,8 @@ pub fn body_length(head: &Head<'_, '_>) -> Result<BodyLength, HeadError> {
 pub struct Upgrade {
     /// The value of `Sec-WebSocket-Accept` that proves we understood.
     pub accept: String,
-    /// The first subprotocol that the client offers. It is taken, as its messages' meaning is not ours to judge: browsers
-    /// give up if they offered some and none was taken.
+    /// The first subprotocol that the client offers. It is taken, as its messages' meaning is not ours to judge:
+    /// browsers give up if they offered some and none was taken.
     pub protocol: Option<String>,
 }
 

@@ -713,7 +713,7 @@ mod tests {
   / emit to [] except [] "e" 1(null)
 {"op":"emit","event":"e","id":17}
   17 / emit to [] except [] "e" 0()
- { "event" : "e" , "id" : -0 } 
+ { "event" : "e" , "id" : -0 }
   -0 / emit to [] except [] "e" 0()
 {"event":"e","id":123456789012345678901234567890}
   123456789012345678901234567890 / emit to [] except [] "e" 0()

@@ -86,8 +86,8 @@ impl LocalRooms {
         self.groups.is_empty()
     }
 
-    /// Keeps the group of `key` and `encoding` alive until [`LocalRooms::join`] or [`LocalRooms::release`] gives the hold
-    /// back. Returns the group's slot.
+    /// Keeps the group of `key` and `encoding` alive until [`LocalRooms::join`] or [`LocalRooms::release`] gives the
+    /// hold back. Returns the group's slot.
     pub fn hold(&mut self, key: &RoomKey, encoding: Encoding) -> (u32, Hold) {
         let same = |group: &Group| group.encoding == encoding && group.key == *key;
         if let Some(&slot) = self.index.find(key.hash, |&slot| same(&self.groups[slot])) {
@@ -142,8 +142,8 @@ impl LocalRooms {
         true
     }
 
-    /// Ends the socket's memberships in all rooms that `which` picks; `detach` gets the groups that nobody needs any more.
-    /// Returns how many memberships ended.
+    /// Ends the socket's memberships in all rooms that `which` picks; `detach` gets the groups that nobody needs any
+    /// more. Returns how many memberships ended.
     pub fn leave(
         &mut self,
         socket: u32,
@@ -171,8 +171,8 @@ impl LocalRooms {
         ended.len()
     }
 
-    /// Takes note that the event at `offset` is delivered to the group now; false if the group is gone or not attached yet:
-    /// the delivery was on its way to a former group in this slot.
+    /// Takes note that the event at `offset` is delivered to the group now; false if the group is gone or not attached
+    /// yet: the delivery was on its way to a former group in this slot.
     ///
     /// # Panics
     /// If `offset` does not follow the last one: the owner and the ring between us lost or doubled an event.

@@ -99,7 +99,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         );
     }
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), cores, listen = %listen, ingest = %ingest, admin = %admin, "roomcast is ready"
+        version = env!("CARGO_PKG_VERSION"), cores, %listen, %ingest, %admin, "roomcast is ready"
     );
     if let Some(file) = ports_file {
         write_ports(&file, addresses)?;
@@ -159,7 +159,10 @@ fn start_core(
         publish_counters: Box::new(move |shard| metrics.publish(shard)),
     };
     net::Core::new(setup).map_err(|error| {
-        format!("core {index} cannot set up its io_uring: {error}; roomcast needs Linux 6.1 or later with io_uring allowed (sysctl kernel.io_uring_disabled=0)")
+        format!(
+            "core {index} cannot set up its io_uring: {error}; roomcast needs Linux 6.1 or later with io_uring allowed \
+             (sysctl kernel.io_uring_disabled=0)"
+        )
     })
 }
 

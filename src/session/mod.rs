@@ -1,5 +1,5 @@
-//! The protocol state of clients: sessions, their sockets, what waits for them, and the rules that decide what they may do.
-//! Does not know rooms' members, other cores or real sockets.
+//! The protocol state of clients: sessions, their sockets, what waits for them, and the rules that decide what they may
+//! do. Does not know rooms' members, other cores or real sockets.
 
 pub mod outbox;
 pub mod rules;
@@ -100,8 +100,8 @@ pub struct Session {
     pub timer: Option<TimerId>,
     /// A binary packet whose attachments are not all here.
     pub reassembler: Reassembler,
-    /// Set while a message of the client waits for owners to answer: to the socket that it was for. The next one must not
-    /// be handled before.
+    /// Set while a message of the client waits for owners to answer: to the socket that it was for. The next one must
+    /// not be handled before.
     pub busy: Option<SlotRef>,
     /// True from the moment the transport was told to close: nothing that the client says counts any more.
     pub closing: bool,

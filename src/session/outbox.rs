@@ -1,5 +1,5 @@
-//! What waits to be sent, for all sessions of one core. Frames are shared: a waiting frame costs eight bytes at each holder.
-//! Does not know sockets; a transport driver drains an outbox and says how many bytes it got rid of.
+//! What waits to be sent, for all sessions of one core. Frames are shared: a waiting frame costs eight bytes at each
+//! holder. Does not know sockets; a transport driver drains an outbox and says how many bytes it got rid of.
 
 use crate::base::frame::Frame;
 use crate::base::paged::PagedVec;
@@ -186,8 +186,8 @@ impl Outboxes {
         Offer::Queued
     }
 
-    /// Appends a frame of this session alone, without a bound: answers and control frames, which the client asked for and
-    /// which are bounded by its being read one message at a time.
+    /// Appends a frame of this session alone, without a bound: answers and control frames, which the client asked for
+    /// and which are bounded by its being read one message at a time.
     pub fn push(&mut self, slot: u32, frame: Frame) -> Offer {
         let shared = self.share(frame);
         let offer = self.offer(slot, shared, u32::MAX);
@@ -213,8 +213,8 @@ impl Outboxes {
         self.dirty.len()
     }
 
-    /// The next session that has something to send, with its transport. The caller sends and reports, or it is forgotten
-    /// until its outbox grows.
+    /// The next session that has something to send, with its transport. The caller sends and reports, or it is
+    /// forgotten until its outbox grows.
     pub fn next_dirty(&mut self) -> Option<(u32, u32)> {
         while let Some(slot) = self.dirty.pop_front() {
             let outbox = &mut self.boxes[slot as usize];
@@ -226,8 +226,8 @@ impl Outboxes {
         None
     }
 
-    /// The waiting bytes, in order: slices of shared frames, each with its frame's number. Two outboxes whose numbers and
-    /// first slices' lengths agree hold the same bytes.
+    /// The waiting bytes, in order: slices of shared frames, each with its frame's number. Two outboxes whose numbers
+    /// and first slices' lengths agree hold the same bytes.
     pub fn waiting(&self, slot: u32) -> impl Iterator<Item = (u32, &[u8])> {
         let outbox = &self.boxes[slot as usize];
         let (mut node, mut skip) = (outbox.head, outbox.sent as usize);
@@ -242,8 +242,8 @@ impl Outboxes {
         })
     }
 
-    /// Takes `bytes` off the front: the transport has them. Returns how many frames are complete with that. A rest makes the
-    /// session dirty again, unless its transport is blocked.
+    /// Takes `bytes` off the front: the transport has them. Returns how many frames are complete with that. A rest
+    /// makes the session dirty again, unless its transport is blocked.
     ///
     /// # Panics
     /// If fewer bytes waited.
@@ -277,7 +277,7 @@ impl Outboxes {
         complete
     }
 
-    /// The transport takes nothing for now.
+    /// The transport takes nothing until [`Outboxes::unblock`].
     pub fn block(&mut self, slot: u32) {
         self.boxes[slot as usize].blocked = true;
     }

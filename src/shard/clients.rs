@@ -1,5 +1,5 @@
-//! What clients say, and what the rules make of it. One message of a session at a time: the next one waits until the joins
-//! of this one are done, so that a client's messages take effect in their order whatever cores they concern.
+//! What clients say, and what the rules make of it. One message of a session at a time: the next one waits until the
+//! joins of this one are done, so that a client's messages take effect in their order whatever cores they concern.
 
 use super::joins::Then;
 use super::{CLIENT_LEFT, Closing, Flow, PROTOCOL_ERROR, REFUSED, Shard, UNSUPPORTED};
@@ -95,8 +95,8 @@ impl Shard {
         self.flow(at) == Flow::Wait
     }
 
-    /// Puts the session into a namespace: the rules say where its socket belongs. The client hears of it when the socket is
-    /// in all its rooms.
+    /// Puts the session into a namespace: the rules say where its socket belongs. The client hears of it when the
+    /// socket is in all its rooms.
     pub(super) fn connect(&mut self, at: SlotRef, namespace: NamespaceId, auth: Option<&str>) {
         let random = self.random_bytes();
         let core = self.core;
@@ -225,7 +225,8 @@ impl Shard {
                 let attachments = &packet.attachments;
                 self.event(at, socket, ClientEvent { name: &name, args: &args, ack_id: packet.ack_id, attachments });
             }
-            // Nothing asks clients for acknowledgements yet that a late one could answer; the Node server ignores them too.
+            // Nothing asks clients for acknowledgements yet that a late one could answer; the Node server ignores them
+            // too.
             (PacketKind::Ack, Some(_)) => {}
             (PacketKind::Disconnect, Some(socket)) => self.forget_socket(at, socket),
             // The Node server closes the connection on all of these.
@@ -312,8 +313,8 @@ impl Shard {
         ask(&namespace.rules, &facts)
     }
 
-    /// Checks an outcome's rooms against the bounds, then applies what takes effect at once: state and leaves. Returns the
-    /// rooms to join.
+    /// Checks an outcome's rooms against the bounds, then applies what takes effect at once: state and leaves. Returns
+    /// the rooms to join.
     fn settle(&mut self, socket: SlotRef, outcome: &Outcome) -> Result<Vec<RoomKey>, Refusal> {
         let refuse = |reason: String| Refusal { reason, rule: None };
         let namespace = self.sockets[socket.slot].namespace;
@@ -394,8 +395,8 @@ impl Shard {
         Frame::new(&self.scratch)
     }
 
-    /// Tells the client that its message was refused, and why: by the namespace's `error` event, and by an acknowledgement
-    /// if it asked for one.
+    /// Tells the client that its message was refused, and why: by the namespace's `error` event, and by an
+    /// acknowledgement if it asked for one.
     fn refuse(&mut self, at: SlotRef, socket: SlotRef, event: Option<ClientEvent<'_>>, reason: &str) {
         let namespace = self.sockets[socket.slot].namespace;
         let mut data = String::from("{\"message\":");

@@ -69,8 +69,8 @@ impl Shard {
         count
     }
 
-    /// Has every core apply an operation to the members of a room; `None` stands for the whole namespace. Each core answers
-    /// with one [`Action::Operated`].
+    /// Has every core apply an operation to the members of a room; `None` stands for the whole namespace. Each core
+    /// answers with one [`Action::Operated`].
     pub fn operate(
         &mut self,
         namespace: NamespaceId,
@@ -241,8 +241,8 @@ impl Shard {
                 Err((group, offset)) if self.local.deliver(group, offset) => self.local.members(group).to_vec(),
                 Err(_) => Vec::new(),
             };
-            // A socket that is excepted at its first place is excepted for good, even if it leaves the excepted room before
-            // the next place comes.
+            // A socket that is excepted at its first place is excepted for good, even if it leaves the excepted room
+            // before the next place comes.
             members.retain(|m| seen.seen.insert(self.sockets.at(m.socket).expect("a member's socket exists")));
             let members = without(&members, &self.local, except, |slot| own_room(&self.sockets[slot]));
             let frame = frames[encoding.index()].clone().expect("the owner encodes for every group that it names");

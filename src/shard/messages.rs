@@ -1,5 +1,5 @@
-//! Every message that crosses cores. Plain data: a message names sockets, groups and publishers by slot and generation, so
-//! that one that arrives late finds nothing and does no harm.
+//! Every message that crosses cores. Plain data: a message names sockets, groups and publishers by slot and generation,
+//! so that one that arrives late finds nothing and does no harm.
 
 use crate::base::event::Event;
 use crate::base::frame::{Encoding, Frame};
@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 /// To an owner.
 #[derive(Debug)]
 pub enum Up {
-    /// From the core of a publisher to the owner of the rooms. Rings lose nothing; a publisher that wants to know asks for
-    /// a receipt.
+    /// From the core of a publisher to the owner of the rooms. Rings lose nothing; a publisher that wants to know asks
+    /// for a receipt.
     Publish(Box<Publish>),
     /// From the core of a publisher to the owner of the target room. Answered by [`Down::Operated`] from every core.
     Operate(Arc<Operate>),
@@ -49,7 +49,8 @@ pub enum Down {
     DeliverMany(Box<DeliverMany>),
     /// From the owner of the target room, in the room's order, to every core. Answered by [`Down::Operated`].
     Operate(Arc<Operate>),
-    /// From an owner to the core of the publisher: the event's place in one of its rooms. Void if the publisher is gone.
+    /// From an owner to the core of the publisher: the event's place in one of its rooms. Void if the publisher is
+    /// gone.
     Receipt {
         /// Who asked.
         to: ReceiptTo,
@@ -103,7 +104,8 @@ pub struct Publish {
 pub struct Part {
     /// Unique among the events under way.
     pub event: u64,
-    /// How many owners there are. Each sends one [`DeliverMany`] to every core, so that a core knows when it has seen all.
+    /// How many owners there are. Each sends one [`DeliverMany`] to every core, so that a core knows when it has seen
+    /// all.
     pub owners: u32,
 }
 

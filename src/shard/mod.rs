@@ -1,5 +1,6 @@
-//! Where rooms meet sessions on one core. Takes clients' messages, publishers' events and other cores' messages; returns
-//! frames in outboxes, messages in rings, actions and a next deadline. Names no runtime, socket, file or system clock.
+//! Where rooms meet sessions on one core. Takes clients' messages, publishers' events and other cores' messages;
+//! returns frames in outboxes, messages in rings, actions and a next deadline. Names no runtime, socket, file or system
+//! clock.
 
 mod clients;
 mod delivery;

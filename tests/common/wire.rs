@@ -2,7 +2,7 @@
 //! with the server.
 
 use super::{LIMIT, Server, read_response};
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 pub const TEXT: u8 = 1;
@@ -124,6 +124,16 @@ impl Wire {
         let (opcode, payload) = self.frame();
         assert_eq!(opcode, CLOSE, "{}", String::from_utf8_lossy(&payload));
         payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))
+    }
+
+    /// The server must end the connection without a further byte, be it by a reset.
+    #[track_caller]
+    pub fn ends_or_is_reset(&mut self) {
+        let mut rest = Vec::new();
+        if let Err(error) = self.reader.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        assert!(rest.is_empty(), "still came: {}", String::from_utf8_lossy(&rest));
     }
 
     /// The server must close the connection without a further byte.

@@ -1,5 +1,5 @@
-//! A whole machine of several cores in one thread: shards, rings, publishers and clients take steps in an order that a seed
-//! decides, and a naive model says who must, may and must not have got which event in which order.
+//! A whole machine of several cores in one thread: shards, rings, publishers and clients take steps in an order that a
+//! seed decides, and a naive model says who must, may and must not have got which event in which order.
 //!
 //! `SIM_SEEDS=20000 cargo test --test sim` runs more seeds; `SIM_SEED=17` runs one.
 

@@ -1,5 +1,5 @@
-//! The oracle: what is known about memberships and events from outside, and what follows for each client's stream. It knows
-//! no cores, no rings and no owners.
+//! The oracle: what is known about memberships and events from outside, and what follows for each client's stream. It
+//! knows no cores, no rings and no owners.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -122,7 +122,8 @@ impl Model {
         }
     }
 
-    /// Whatever was published while the client certainly was in the room, and was under way no longer than it stayed, came.
+    /// Whatever was published while the client certainly was in the room, and was under way no longer than it stayed,
+    /// came.
     fn check_complete(&self, number: usize, client: &Client) {
         let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
         for (id, event) in &self.events {
@@ -137,8 +138,8 @@ impl Model {
             && !event.except.iter().any(|room| self.possible(client, room, event.published, settled, 0))
     }
 
-    /// Within a room events come by offset. Only an event for several rooms may come earlier, at its place in another, or
-    /// later, if the client was not in this room at its place here.
+    /// Within a room events come by offset. Only an event for several rooms may come earlier, at its place in another,
+    /// or later, if the client was not in this room at its place here.
     fn check_order(&self, number: usize, client: &Client) {
         for room in client.memberships.keys() {
             let run = self.run(client, room);
