@@ -70,4 +70,12 @@ impl Conn {
             hangup: false,
         }
     }
+
+    /// True if the connection is the session's.
+    pub(super) fn carries(&self, slot: u32) -> bool {
+        match &self.role {
+            Role::WebSocket { session, .. } | Role::Closing { session, .. } => session.slot == slot,
+            Role::Head | Role::Lingering { .. } | Role::Publisher(_) | Role::Dead => false,
+        }
+    }
 }

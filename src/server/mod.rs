@@ -105,8 +105,8 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         write_ports(&file, addresses)?;
     }
 
-    let signal = signals.forever().next();
-    tracing::info!(?signal, drain_ms_max = config.server.drain_ms_max, "draining");
+    let signal = if signals.forever().next() == Some(SIGINT) { "SIGINT" } else { "SIGTERM" };
+    tracing::info!(signal, drain_ms_max = config.server.drain_ms_max, "draining");
     draining.store(true, Ordering::SeqCst);
     shared.draining.store(true, Ordering::SeqCst);
     shared.bells.ring_all();
