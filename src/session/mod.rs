@@ -120,9 +120,16 @@ pub struct Socket {
     pub connected: bool,
     /// Joins under way for it.
     pub joining: u16,
+    /// What is known about few sockets only.
+    pub notes: Option<Box<Notes>>,
+}
+
+/// What a socket brought along and what rules remember about it.
+#[derive(Debug, Default)]
+pub struct Notes {
     /// The auth payload that it connected with, as JSON.
     pub auth: Option<Box<str>>,
-    /// What rules remember about it.
+    /// What rules have set.
     pub state: State,
 }
 

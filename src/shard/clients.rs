@@ -13,7 +13,7 @@ use crate::proto::raw::{self, Shape};
 use crate::proto::socketio::{self, Incoming, PacketKind};
 use crate::proto::{http, json};
 use crate::session::rules::{Facts, Outcome, Refusal, RoomStep};
-use crate::session::{Kind, Socket};
+use crate::session::{Kind, Notes, Socket};
 use smallvec::SmallVec;
 
 /// An event that a client sent.
@@ -106,8 +106,7 @@ impl Shard {
             sid: SocketId::new(core, socket.slot, random),
             connected: false,
             joining: 0,
-            auth: auth.map(Into::into),
-            state: Default::default(),
+            notes: auth.map(|auth| Box::new(Notes { auth: Some(auth.into()), ..Notes::default() })),
         });
         let session = &mut self.sessions[at.slot];
         session.sockets.push((namespace, socket));
@@ -291,7 +290,9 @@ impl Shard {
         event: Option<ClientEvent<'_>>,
         ask: impl FnOnce(&crate::session::rules::NamespaceRules, &Facts<'_>) -> Result<Outcome, Refusal>,
     ) -> Result<Outcome, Refusal> {
-        let Socket { session, namespace, sid, auth, state, .. } = &self.sockets[socket.slot];
+        let Socket { session, namespace, sid, notes, .. } = &self.sockets[socket.slot];
+        let no_notes = Notes::default();
+        let Notes { auth, state } = notes.as_deref().unwrap_or(&no_notes);
         let session = &self.sessions[*session];
         let namespace = &self.namespaces[usize::from(namespace.0)];
         let query: Vec<(Box<str>, Box<str>)> = session
@@ -343,7 +344,7 @@ impl Shard {
         }
         self.leave(socket, ends);
         if let Some(state) = &outcome.state {
-            self.sockets[socket.slot].state = state.clone();
+            self.sockets[socket.slot].notes.get_or_insert_default().state = state.clone();
         }
         Ok(keys)
     }
