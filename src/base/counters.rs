@@ -65,7 +65,7 @@ counters! {
     gauge outbox_bytes "roomcast_outbox_bytes" "Bytes waiting in outboxes now, shared frames counted at each holder.";
     count ring_full_up "roomcast_ring_full_publish_total" "Messages that waited as the ring to an owner was full.";
     count ring_full_down "roomcast_ring_full_deliver_total" "Messages that waited as the ring to a member was full.";
-    count io_uring_retries "roomcast_io_uring_retries_total" "Calls to io_uring repeated for want of memory or space.";
+    count kernel_retries "roomcast_kernel_retries_total" "Submissions repeated for want of memory or space.";
     count wakes "roomcast_wakes_total" "Sleeping cores woken by this one.";
     count turns "roomcast_turns_total" "Turns of the core's loop.";
     count sleeps "roomcast_sleeps_total" "Times the core's loop went to sleep.";

@@ -287,7 +287,7 @@ impl Core {
     fn count_now(&mut self) {
         self.counted = self.now;
         self.shard.update_gauges();
-        self.shard.counters.io_uring_retries = self.ring.retries;
+        self.shard.counters.kernel_retries = self.ring.retries;
         (self.publish_counters)(&mut self.shard);
     }
 

@@ -135,7 +135,8 @@ impl Workspace {
         let outboxes = &mut core.shard.outboxes;
         while self.batch.len() < SENDS_MAX && self.joined.len() < BATCH_BYTES_MAX {
             let Some((session, conn)) = outboxes.next_dirty() else { break };
-            // A panic may have torn a session from its connection; what waits for it must not reach the slot's next tenant.
+            // A panic may have torn a session from its connection; what waits for it must not reach the slot's next
+            // tenant.
             let carries = core.conns.at(conn).is_some_and(|_| core.conns[conn].carries(session));
             if !carries {
                 outboxes.close(session);
