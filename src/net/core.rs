@@ -546,14 +546,14 @@ impl Core {
         let mut budget = PUBLISH_BYTES_PER_TURN;
         let mut worked = false;
         for at in std::mem::take(&mut self.held_up) {
-            worked |= self.publisher_work(at, &mut [], budget);
+            self.guarded(at, |core| worked |= core.publisher_work(at, &mut [], budget));
         }
         for _ in 0..self.loaded.len() {
             if budget == 0 || !self.shard.may_publish() {
                 break;
             }
             let Some(at) = self.loaded.pop_front() else { break };
-            worked |= self.publisher_work(at, &mut [], PUBLISH_BYTES_PER_TURN / 4);
+            self.guarded(at, |core| worked |= core.publisher_work(at, &mut [], PUBLISH_BYTES_PER_TURN / 4));
             budget = budget.saturating_sub(PUBLISH_BYTES_PER_TURN / 4);
         }
         worked

@@ -156,10 +156,9 @@ impl Ring {
         let due = origin + std::time::Duration::from_millis(at.0);
         let time = Box::new(Timespec::new().sec(due.as_secs()).nsec(due.subsec_nanos()));
         let entry = opcode::Timeout::new(&raw const *time).flags(TimeoutFlags::ABS).build();
-        let number = SlotRef { slot: at.0 as u32, generation: (at.0 >> 32) as u32 };
         // The box stands in `deadlines` until the timeout completes, and a box's content does not move.
         self.deadlines.push((at, time));
-        self.push(&entry.user_data(token(DEADLINE, number)));
+        self.push(&entry.user_data(token(DEADLINE, number_of(at))));
     }
 
     /// Submits what is queued and appends what the kernel reports. Does not wait.

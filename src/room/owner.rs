@@ -115,12 +115,6 @@ impl OwnedRooms {
         (room.last, &room.attachments)
     }
 
-    /// The groups of a room, without an event.
-    #[must_use]
-    pub fn attachments(&self, key: &RoomKey) -> &[Attachment] {
-        self.find(key).map_or(&[], |slot| &self.rooms[slot].attachments)
-    }
-
     /// The groups of all rooms.
     pub fn all_attachments(&self) -> impl Iterator<Item = Attachment> {
         self.rooms.iter().flat_map(|(_, room)| room.attachments.iter().copied())

@@ -1,7 +1,7 @@
 //! The way of an event: from a publisher's core to the owners, from there to member cores, into outboxes.
 
 use super::messages::{DeliverMany, Down, Encodable, Operate, Operation, Part, Publish, ReceiptTo, Up};
-use super::{Action, NamedOperation, SLOW_CONSUMER, Shard};
+use super::{Action, NamedOperation, Namespace, SLOW_CONSUMER, Shard};
 use crate::base::clock::Millis;
 use crate::base::event::Event;
 use crate::base::frame::{Encoding, Frame};
@@ -157,11 +157,7 @@ impl Shard {
         {
             let (offset, attachments) = self.owned.append(key, now);
             for &Attachment { group, core, encoding } in attachments {
-                let encode = |event: &Event| {
-                    self.counters.encodes += 1;
-                    encode(event, encoding, &self.namespaces[usize::from(event.namespace.0)].name, &mut self.scratch)
-                };
-                let frame = event.frame(encoding, encode);
+                let frame = frame(&event, encoding, &self.namespaces, &mut self.scratch, &mut self.counters.encodes);
                 self.port.down.send(core, Down::Deliver { group, offset, frame, except: except.clone() });
             }
             self.counters.events_ordered += 1;
@@ -208,11 +204,7 @@ impl Shard {
                 groups.chain(many.sockets.iter().map(|(_, encoding)| *encoding)).collect::<SmallVec<[_; 4]>>()
             {
                 many.frames[encoding.index()].get_or_insert_with(|| {
-                    event.frame(encoding, |event| {
-                        self.counters.encodes += 1;
-                        let namespace = &self.namespaces[usize::from(event.namespace.0)].name;
-                        encode(event, encoding, namespace, &mut self.scratch)
-                    })
+                    frame(event, encoding, &self.namespaces, &mut self.scratch, &mut self.counters.encodes)
                 });
             }
             self.port.down.send(CoreId::new(core), Down::DeliverMany(Box::new(many)));
@@ -340,6 +332,20 @@ fn without(
 
 fn own_room(socket: &crate::session::Socket) -> (NamespaceId, SocketId) {
     (socket.namespace, socket.sid)
+}
+
+/// The event in one encoding, made now unless an owner has made it before.
+fn frame(
+    event: &Encodable,
+    encoding: Encoding,
+    namespaces: &[Namespace],
+    scratch: &mut Vec<u8>,
+    encodes: &mut u64,
+) -> Frame {
+    event.frame(encoding, |event| {
+        *encodes += 1;
+        encode(event, encoding, &namespaces[usize::from(event.namespace.0)].name, scratch)
+    })
 }
 
 /// The event's finished bytes: the only place where an event is encoded for a room.
