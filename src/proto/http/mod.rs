@@ -1,12 +1,16 @@
 //! HTTP/1.1 request heads, responses and the WebSocket opening handshake as values. Does not know sockets, bodies,
 //! routes or who may ask for what.
 
-use std::borrow::Cow;
+mod query;
+mod response;
+
 use std::fmt;
-use std::io::Write;
 
 use httparse::Header;
 use tungstenite::handshake::derive_accept_key;
+
+pub use self::query::query_pairs;
+pub use self::response::{reason_phrase, write_response, write_upgrade_response};
 
 /// Headers that a request may have: generous for a browser behind proxies, and 2 KB of scratch space on the stack.
 pub const HEADERS_MAX: usize = 64;
@@ -310,107 +314,6 @@ impl fmt::Display for HeadError {
 
 impl std::error::Error for HeadError {}
 
-/// Appends the response that opens a WebSocket (RFC 6455, section 4.2.2). Frames follow it.
-pub fn write_upgrade_response(out: &mut Vec<u8>, upgrade: &Upgrade) {
-    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
-    write_header(out, "Sec-WebSocket-Accept", &upgrade.accept);
-    if let Some(protocol) = &upgrade.protocol {
-        write_header(out, "Sec-WebSocket-Protocol", protocol);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Appends a whole response. An empty body has no `Content-Type`; a 204 has no `Content-Length` either (RFC 9110,
-/// section 8.6). With `close` it tells the client that the connection ends here.
-///
-/// # Panics
-/// If `status` is 204 and there is a body.
-pub fn write_response(
-    out: &mut Vec<u8>,
-    status: u16,
-    content_type: &str,
-    body: &[u8],
-    extra_headers: &[(&str, &str)],
-    close: bool,
-) {
-    assert!(status != 204 || body.is_empty(), "a 204 with a body of {} bytes", body.len());
-    write!(out, "HTTP/1.1 {status} {}\r\n", reason_phrase(status)).expect("a Vec takes any bytes");
-    if !body.is_empty() {
-        write_header(out, "Content-Type", content_type);
-    }
-    if status != 204 {
-        write!(out, "Content-Length: {}\r\n", body.len()).expect("a Vec takes any bytes");
-    }
-    for (name, value) in extra_headers {
-        write_header(out, name, value);
-    }
-    if close {
-        write_header(out, "Connection", "close");
-    }
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(body);
-}
-
-/// The words that go with a status that we use (RFC 9110, section 15); empty, as is allowed, for any other.
-#[must_use]
-pub fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        204 => "No Content",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        426 => "Upgrade Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "",
-    }
-}
-
-/// The names and values of an `application/x-www-form-urlencoded` query (WHATWG URL, section 5.1), in their order. `+`
-/// is a space; an incomplete percent-encoding stands for itself; what is not UTF-8 becomes U+FFFD.
-pub fn query_pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode_component(name), decode_component(value))
-    })
-}
-
-fn decode_component(text: &str) -> Cow<'_, str> {
-    let Some(first) = memchr::memchr2(b'+', b'%', text.as_bytes()) else { return Cow::Borrowed(text) };
-    let (plain, mut rest) = text.as_bytes().split_at(first);
-    let mut out = Vec::with_capacity(text.len());
-    out.extend_from_slice(plain);
-    while let [byte, tail @ ..] = rest {
-        rest = tail;
-        out.push(match (byte, tail) {
-            (b'+', _) => b' ',
-            (b'%', [high, low, after @ ..]) => match (hex_digit(*high), hex_digit(*low)) {
-                (Some(high), Some(low)) => {
-                    rest = after;
-                    high << 4 | low
-                }
-                _ => b'%',
-            },
-            _ => *byte,
-        });
-    }
-    let lossy = |error: std::string::FromUtf8Error| String::from_utf8_lossy(error.as_bytes()).into_owned();
-    Cow::Owned(String::from_utf8(out).unwrap_or_else(lossy))
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).map(|digit| digit as u8)
-}
-
 /// True if httparse stopped at a version that it does not know, false if it stopped at something else in that place.
 fn names_a_version(buffer: &[u8], request: &httparse::Request<'_, '_>) -> bool {
     let (Some(method), Some(path)) = (request.method, request.path) else { return false };
@@ -455,15 +358,6 @@ fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
 fn is_websocket_key(key: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_digit)
-}
-
-/// Header values may come from clients (an echoed `Origin`), and a line break in one would start a header or a body of
-/// their choice: control characters become spaces.
-fn write_header(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend(value.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
@@ -680,45 +574,6 @@ mod tests {
     }
 
     #[test]
-    fn responses() {
-        let written = |status, content_type, body: &str, extra: &[(&str, &str)], close| {
-            let mut out = Vec::new();
-            write_response(&mut out, status, content_type, body.as_bytes(), extra, close);
-            String::from_utf8(out).unwrap()
-        };
-        let rows = [
-            (
-                written(200, "application/json", "{}", &[("Cache-Control", "no-store")], false),
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\
-                 Cache-Control: no-store\r\n\r\n{}",
-            ),
-            (
-                written(400, "text/plain", "no", &[], true),
-                "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\
-                 Connection: close\r\n\r\nno",
-            ),
-            (written(404, "text/plain", "", &[], false), "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
-            (written(204, "", "", &[("Vary", "Origin")], false), "HTTP/1.1 204 No Content\r\nVary: Origin\r\n\r\n"),
-            (
-                written(200, "", "", &[("Access-Control-Allow-Origin", "x\r\nSet-Cookie: a")], false),
-                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nAccess-Control-Allow-Origin: x  Set-Cookie: a\r\n\r\n",
-            ),
-        ];
-        for (is, expected) in rows {
-            assert_eq!(is, expected);
-        }
-        let mut out = Vec::new();
-        let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned();
-        write_upgrade_response(&mut out, &Upgrade { accept, protocol: None });
-        let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
-        for status in [200, 204, 400, 401, 403, 404, 405, 408, 413, 426, 429, 431, 500, 501, 503, 505] {
-            assert!(!reason_phrase(status).is_empty(), "{status}");
-        }
-    }
-
-    #[test]
     fn each_error_has_a_sentence_a_label_and_a_known_status() {
         use HeadError::*;
         let all = [
@@ -744,32 +599,6 @@ mod tests {
         for error in all {
             assert!(!error.to_string().is_empty() && !reason_phrase(error.status()).is_empty(), "{error:?}");
         }
-    }
-
-    #[test]
-    fn queries() {
-        let rows: [(&str, &[(&str, &str)]); 13] = [
-            ("", &[]),
-            ("&&", &[]),
-            ("a", &[("a", "")]),
-            ("a=", &[("a", "")]),
-            ("=b", &[("", "b")]),
-            ("EIO=4&transport=polling", &[("EIO", "4"), ("transport", "polling")]),
-            ("a=1&a=2", &[("a", "1"), ("a", "2")]),
-            ("a=b=c", &[("a", "b=c")]),
-            ("a+b=c+%2B%20d", &[("a b", "c + d")]),
-            ("n=%E2%82%AC&n=\u{20ac}", &[("n", "€"), ("n", "€")]),
-            ("a=%26%3d", &[("a", "&=")]),
-            ("a=%&b=%4&c=%zz&d=%%41", &[("a", "%"), ("b", "%4"), ("c", "%zz"), ("d", "%A")]),
-            ("a=%ff%41%00", &[("a", "\u{fffd}A\0")]),
-        ];
-        for (query, pairs) in rows {
-            let is: Vec<_> = query_pairs(query).collect();
-            let expected: Vec<(Cow<str>, Cow<str>)> = pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
-            assert_eq!(is, expected, "{query}");
-        }
-        let (name, value) = query_pairs("plain=text").next().unwrap();
-        assert!(matches!((name, value), (Cow::Borrowed(_), Cow::Borrowed(_))), "nothing to decode, nothing copied");
     }
 
     /// Bytes that get further into a parser than random ones do.
@@ -852,26 +681,6 @@ mod tests {
             let line = format!("{name}: {value}");
             let _ = ask(&[&line], body_length);
             let _ = ask(&[&UPGRADE[..], &[&line]].concat(), websocket_upgrade);
-        }
-
-        #[test]
-        fn queries_are_read_back(pairs in prop::collection::vec((any::<String>(), any::<String>()), 0..5)) {
-            let encode = |text: &str| -> String {
-                let byte = |b: u8| match b {
-                    b' ' => "+".to_owned(),
-                    b'a'..=b'z' | b'0'..=b'9' => char::from(b).to_string(),
-                    _ => format!("%{b:02X}"),
-                };
-                text.bytes().map(byte).collect()
-            };
-            let query: Vec<_> = pairs.iter().map(|(n, v)| format!("{}={}", encode(n), encode(v))).collect();
-            let back: Vec<_> = query_pairs(&query.join("&")).map(|(n, v)| (n.into_owned(), v.into_owned())).collect();
-            prop_assert_eq!(back, pairs);
-        }
-
-        #[test]
-        fn any_query_is_read(query: String) {
-            prop_assert!(query_pairs(&query).count() <= query.split('&').count());
         }
     }
 }
