@@ -83,9 +83,7 @@ impl Core {
     fn answer(&self, buffer: &[u8]) -> Answer {
         let mut headers = [httparse::EMPTY_HEADER; http::HEADERS_MAX];
         let refuse = |error: &http::HeadError| {
-            let mut response = Vec::new();
-            let body = error.to_string();
-            http::write_response(&mut response, error.status(), TEXT, body.as_bytes(), error.headers(), true);
+            let response = last_response(error.status(), TEXT, error.to_string().as_bytes(), error.headers());
             Answer::Refuse { response, label: error.label() }
         };
         match http::parse_head(buffer, &mut headers, self.options.http_head_bytes_max) {
@@ -125,9 +123,7 @@ impl Core {
         } else {
             return None;
         };
-        let mut response = Vec::new();
-        let body = refusal.body().as_bytes();
-        http::write_response(&mut response, refusal.status(), "application/json", body, &[], true);
+        let response = last_response(refusal.status(), "application/json", refusal.body().as_bytes(), &[]);
         Some(Answer::Refuse { response, label: refusal.label() })
     }
 
@@ -283,7 +279,14 @@ impl Endpoint {
 fn not_found(head: &Head<'_, '_>, endpoints: &[Endpoint]) -> Answer {
     let paths: Vec<&str> = endpoints.iter().map(|endpoint| &*endpoint.path).collect();
     let body = format!("There is nothing at {}. WebSocket clients connect to {}.\n", head.path, paths.join(" or "));
-    let mut response = Vec::new();
-    http::write_response(&mut response, 404, TEXT, body.as_bytes(), &[], true);
+    let response = last_response(404, TEXT, body.as_bytes(), &[]);
     Answer::Refuse { response, label: "unknown_path" }
+}
+
+/// A response after which the connection is closed.
+fn last_response(status: u16, content_type: &str, body: &[u8], headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let connection = http::Connection::Close;
+    http::Response { headers, connection, ..http::Response::new(status, content_type, body) }.write(&mut out);
+    out
 }
