@@ -1,5 +1,6 @@
 //! Codecs: bytes to values and back. Knows no session and no socket.
 
+pub mod cors;
 pub mod engineio;
 pub mod http;
 pub mod json;
