@@ -2,6 +2,7 @@
 
 pub mod cors;
 pub mod engineio;
+pub mod forwarded;
 pub mod http;
 pub mod json;
 pub mod line;
