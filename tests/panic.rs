@@ -58,6 +58,7 @@ fn start() -> Running {
                 ping_interval_ms: 60_000,
                 ping_timeout_ms: 60_000,
                 connect_timeout_ms: 60_000,
+                upgrade_timeout_ms: 10_000,
             },
             limits: LimitOptions {
                 message_bytes_max: 10_000,

@@ -36,7 +36,7 @@ const fn number(key: &'static str, min: u64, max: u64, get: fn(&Config) -> u64) 
 }
 
 /// All of them, in the order of the reference.
-pub(crate) const NUMBERS: [Number; 18] = [
+pub(crate) const NUMBERS: [Number; 19] = [
     // 0 stands for all; more do not fit into socket ids.
     number("server.cores", 0, CORES_MAX as u64, |c| c.server.cores as u64),
     // 0 closes at once. Service managers kill long before an hour is over.
@@ -63,6 +63,7 @@ pub(crate) const NUMBERS: [Number; 18] = [
     number("heartbeat.ping_interval_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_interval_ms),
     number("heartbeat.ping_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_timeout_ms),
     number("heartbeat.connect_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.connect_timeout_ms),
+    number("heartbeat.upgrade_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.upgrade_timeout_ms),
     // Below 16 cores wake each other for every message; rings are made in full at start, two per pair of cores.
     Number {
         key: "mesh.ring_slots",

@@ -141,6 +141,8 @@ pub struct Heartbeat {
     pub ping_timeout_ms: u64,
     /// A Socket.IO client that connects to no namespace for this long is closed.
     pub connect_timeout_ms: u64,
+    /// From a polled client's WebSocket handshake to the end of its upgrade.
+    pub upgrade_timeout_ms: u64,
 }
 
 /// Rings between cores.
@@ -228,7 +230,12 @@ impl Default for Limits {
 
 impl Default for Heartbeat {
     fn default() -> Heartbeat {
-        Heartbeat { ping_interval_ms: 25_000, ping_timeout_ms: 20_000, connect_timeout_ms: 45_000 }
+        Heartbeat {
+            ping_interval_ms: 25_000,
+            ping_timeout_ms: 20_000,
+            connect_timeout_ms: 45_000,
+            upgrade_timeout_ms: 10_000,
+        }
     }
 }
 
@@ -407,6 +414,7 @@ impl Config {
                 ping_interval_ms: self.heartbeat.ping_interval_ms,
                 ping_timeout_ms: self.heartbeat.ping_timeout_ms,
                 connect_timeout_ms: self.heartbeat.connect_timeout_ms,
+                upgrade_timeout_ms: self.heartbeat.upgrade_timeout_ms,
             },
             limits: LimitOptions {
                 message_bytes_max: self.limits.message_bytes_max,

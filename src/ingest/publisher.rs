@@ -411,7 +411,12 @@ mod tests {
             let source = RulesSource { name: "/".into(), ..RulesSource::default() };
             let rules = NamespaceRules::compile(&source).unwrap();
             let options = shard::Options {
-                heartbeat: HeartbeatOptions { ping_interval_ms: 1, ping_timeout_ms: 1, connect_timeout_ms: 1 },
+                heartbeat: HeartbeatOptions {
+                    ping_interval_ms: 1,
+                    ping_timeout_ms: 1,
+                    connect_timeout_ms: 1,
+                    upgrade_timeout_ms: 1,
+                },
                 limits: LimitOptions {
                     message_bytes_max: 100,
                     attachments_max: 1,

@@ -142,7 +142,8 @@ impl Core {
         if let Some(timer) = self.conns[at.slot].timer.take() {
             self.shard.timers.cancel(timer);
         }
-        let session = self.shard.open(at, Handshake { kind, query, ip }, self.now);
+        let handshake = Handshake { kind, polls: false, query, ip, message_bytes_max: self.options.message_bytes_max };
+        let session = self.shard.open(at, handshake, self.now);
         let conn = &mut self.conns[at.slot];
         conn.role = Role::WebSocket { session, decoder: ws::Decoder::new() };
         // A raw session's first joins come before its first message.

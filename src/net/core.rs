@@ -395,6 +395,8 @@ impl Core {
                         self.queue(transport);
                     }
                 }
+                Action::EndPoll { .. } | Action::Upgraded { .. } => unreachable!("no endpoint polls"),
+                Action::Ended { session } => self.shard.closed(session),
                 Action::TransportTimer { transport } => self.timer_fired(transport),
                 Action::Receipt { to, room, offset } => {
                     self.with_publisher(to.publisher, |publisher| publisher.receipt(to, room, offset));
