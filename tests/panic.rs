@@ -6,7 +6,7 @@ use roomcast::base::clock::Millis;
 use roomcast::base::ids::{NamespaceId, Topology};
 use roomcast::ingest::publisher::{self, Desk};
 use roomcast::net::{self, executor, listener, wake::Bells};
-use roomcast::proto::{raw::Shape, ws};
+use roomcast::proto::{cors::Cors, forwarded::TrustedProxies, raw::Shape, ws};
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions};
 use roomcast::shard::{self, Namespace, Shard};
@@ -80,9 +80,13 @@ fn start() -> Running {
         };
         let setup = net::Setup {
             options: net::Options {
-                endpoints: vec![net::Endpoint { path: "/ws".into(), kind }],
+                endpoints: vec![net::Endpoint { path: "/ws".into(), kind, message_bytes_max: 10_000 }],
                 http_head_bytes_max: 8192,
                 handshake_ms_max: 60_000,
+                request_body_ms_max: 60_000,
+                keep_alive_ms: 60_000,
+                cors: Cors::default(),
+                trusted_proxies: TrustedProxies::default(),
                 message_bytes_max: 10_000,
                 outbox_bytes_max: 1 << 20,
                 drain_ms_max: 5_000,

@@ -12,6 +12,8 @@ pub mod wake;
 
 pub use self::core::{Core, DrainProgress, Setup, Shared};
 
+use crate::proto::cors::Cors;
+use crate::proto::forwarded::TrustedProxies;
 use crate::session::Kind;
 
 /// Bounds and endpoints of client connections.
@@ -23,6 +25,14 @@ pub struct Options {
     pub http_head_bytes_max: usize,
     /// From accept to the end of the WebSocket handshake.
     pub handshake_ms_max: u64,
+    /// From the end of a request's head to the end of its body.
+    pub request_body_ms_max: u64,
+    /// An HTTP connection without a request for this long is closed.
+    pub keep_alive_ms: u64,
+    /// Which pages of other origins may read responses.
+    pub cors: Cors,
+    /// Whose word about a client's address counts.
+    pub trusted_proxies: TrustedProxies,
     /// Largest message from a client.
     pub message_bytes_max: usize,
     /// While this much waits for a client, no more of its messages are read.
@@ -38,6 +48,8 @@ pub struct Endpoint {
     pub path: Box<str>,
     /// What is spoken there.
     pub kind: Kind,
+    /// Largest message from a client there.
+    pub message_bytes_max: usize,
 }
 
 /// A metrics label for an error of the kernel.
