@@ -87,8 +87,8 @@ impl Endpoint {
         self.shape.unwrap_or_default()
     }
 
-    /// The data plane's form of it; `namespaces` in the order of their ids, `message_bytes_max` where it has none of its
-    /// own.
+    /// The data plane's form of it; `namespaces` in the order of their ids, `message_bytes_max` for one that has none
+    /// of its own.
     ///
     /// # Panics
     /// If `namespaces` lacks the endpoint's: [`check`] was not called.

@@ -8,8 +8,8 @@ use super::http::is_token;
 /// What operators allow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Origins as browsers send them, `https://app.example`; a `*` in the host or as the port stands for a part of it, a
-    /// lone `*` for any origin. Empty: no CORS headers at all.
+    /// Origins as browsers send them, `https://app.example`; a `*` in the host or as the port stands for a part of it,
+    /// a lone `*` for any origin. Empty: no CORS headers at all.
     pub origins: Vec<String>,
     /// True: pages may send cookies along.
     pub credentials: bool,
@@ -286,8 +286,8 @@ impl Pattern {
 
 /// True if `text` is as `pattern` says, in which each `*` stands for one or more bytes of [`is_wild`].
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    // Behind the last star: what follows it in the pattern, and where the text goes on when the star takes one byte more.
-    // Earlier stars need not be tried again: what they could take in addition, the last one can take as well.
+    // Behind the last star: what follows it in the pattern, and up to where it has taken the text. Earlier stars need
+    // not be tried again: what they could take in addition, the last one can take as well.
     let mut star: Option<(usize, usize)> = None;
     let (mut p, mut t) = (0, 0);
     loop {

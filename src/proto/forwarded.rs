@@ -1,5 +1,5 @@
-//! Where a client is when proxies stand between: `X-Forwarded-For`, as far as it can be believed. Does not know sockets,
-//! nor what addresses are good for.
+//! Where a client is when proxies stand between: `X-Forwarded-For`, as far as it can be believed. Does not know
+//! sockets, nor what addresses are good for.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -52,9 +52,9 @@ impl TrustedProxies {
 
     /// The address of the client that `head` came from, over a connection from `peer`.
     ///
-    /// Each proxy appends whom it was called by, so the list is believed from its end: while the speaker is trusted, the
-    /// entry before it is true. The first address that is not trusted is the client; what stands to its left it may have
-    /// made up.
+    /// Each proxy appends whom it was called by, so the list is believed from its end: while the speaker is trusted,
+    /// the entry before it is true. The first address that is not trusted is the client; what stands to its left it may
+    /// have made up.
     #[must_use]
     pub fn client_ip(&self, peer: IpAddr, head: &Head<'_, '_>) -> IpAddr {
         let mut client = peer.to_canonical();

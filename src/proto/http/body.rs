@@ -1,8 +1,8 @@
 //! A request's body, read as it arrives: counted or in chunks (RFC 9112, sections 6 and 7.1). Does not know what it
 //! means, nor how long anybody waits for it.
 //!
-//! Chunk syntax is strict. A proxy in front of us may read sloppy syntax otherwise than we would, and what it took for a
-//! body would be a request to us (request smuggling).
+//! Chunk syntax is strict. A proxy in front of us may read sloppy syntax otherwise than we would, and what it took for
+//! a body would be a request to us (request smuggling).
 
 use std::fmt;
 

@@ -27,8 +27,8 @@ pub struct Head<'h, 'b> {
     pub path: &'b str,
     /// What follows the `?`, not decoded (see [`query_pairs`]); empty if there is none.
     pub query: &'b str,
-    /// The version's digit after the point: 1, or 0 from old clients and from proxies, of which nginx speaks HTTP/1.0 to
-    /// upstreams unless told otherwise.
+    /// The version's digit after the point: 1, or 0 from old clients and from proxies, of which nginx speaks HTTP/1.0
+    /// to upstreams unless told otherwise.
     pub minor_version: u8,
     /// In the order sent. Values are trimmed, free of control characters, and not always UTF-8.
     pub headers: &'h [Header<'b>],
@@ -176,8 +176,8 @@ pub fn body_length(head: &Head<'_, '_>) -> Result<BodyLength, HeadError> {
     }
 }
 
-/// True if the client waits for [`CONTINUE`] before it sends the body (RFC 9110, section 10.1.1). It waits a while only,
-/// so that the body may come without.
+/// True if the client waits for [`CONTINUE`] before it sends the body (RFC 9110, section 10.1.1). It waits a while
+/// only, so that the body may come without.
 ///
 /// # Errors
 /// It expects something that nobody has defined yet.
