@@ -87,7 +87,6 @@ fn start() -> Running {
                 keep_alive_ms: 60_000,
                 cors: Cors::default(),
                 trusted_proxies: TrustedProxies::default(),
-                message_bytes_max: 10_000,
                 outbox_bytes_max: 1 << 20,
                 drain_ms_max: 5_000,
             },
@@ -95,6 +94,7 @@ fn start() -> Running {
             desk: Desk::new(ingest, vec![false]),
             clients: client_listener,
             publishers: publisher_listener,
+            handovers: mesh::planes(1, 1).remove(0),
             shared: in_core,
             publish_counters: Box::new(move |shard| {
                 panics_seen.store(shard.counters.panics, Ordering::SeqCst);

@@ -441,7 +441,6 @@ impl Config {
             keep_alive_ms: self.limits.keep_alive_ms,
             cors: self.allowed_origins.clone(),
             trusted_proxies: self.trusted_proxies.clone(),
-            message_bytes_max: self.limits.message_bytes_max,
             outbox_bytes_max: self.limits.outbox_bytes_max,
             drain_ms_max: self.server.drain_ms_max,
         }

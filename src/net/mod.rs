@@ -5,12 +5,14 @@ mod conn;
 mod core;
 pub mod executor;
 mod flush;
+mod http;
 pub mod listener;
 mod ring;
 pub mod sys;
 pub mod wake;
 
 pub use self::core::{Core, DrainProgress, Setup, Shared};
+pub use self::http::HandOver;
 
 use crate::proto::cors::Cors;
 use crate::proto::forwarded::TrustedProxies;
@@ -33,8 +35,6 @@ pub struct Options {
     pub cors: Cors,
     /// Whose word about a client's address counts.
     pub trusted_proxies: TrustedProxies,
-    /// Largest message from a client.
-    pub message_bytes_max: usize,
     /// While this much waits for a client, no more of its messages are read.
     pub outbox_bytes_max: u32,
     /// From the signal to stop until all connections are closed.

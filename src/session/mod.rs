@@ -139,13 +139,15 @@ impl Session {
 pub const NOWHERE: SlotRef = SlotRef { slot: u32::MAX, generation: u32::MAX };
 
 /// What a session over HTTP long-polling has besides (Engine.IO protocol 4, "HTTP long-polling" and "Upgrade").
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Polling {
     /// The connection whose GET waits for packets.
     pub poll: Option<SlotRef>,
-    /// The connection whose POST is being handled; nothing is sent meanwhile, so that the answers to all of its packets
-    /// go out together.
+    /// The connection whose POST comes in or is being handled.
     pub post: Option<SlotRef>,
+    /// True while its packets are handled: nothing is sent meanwhile, so that the answers to all of them go out
+    /// together.
+    pub holds_answers: bool,
     /// The WebSocket that may take over.
     pub probe: Option<Probe>,
     /// Set when the client broke the protocol: its POST is refused.

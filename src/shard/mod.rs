@@ -128,6 +128,11 @@ pub enum Action {
         /// Which transport.
         transport: SlotRef,
     },
+    /// The session of a POST is gone before all of it has come: refuse it.
+    EndPost {
+        /// Which transport.
+        transport: SlotRef,
+    },
     /// The WebSocket that probed carries its session from now on, and can be read again.
     Upgraded {
         /// Which transport.
@@ -328,7 +333,7 @@ impl Shard {
             Kind::SocketIo => now.after(connect_timeout_ms),
             Kind::Raw { .. } | Kind::EngineIoEcho | Kind::WebSocketEcho => Millis::NEVER,
         };
-        let polling = Polling { poll: Some(transport), post: None, probe: None, broken: false, lingers: false };
+        let polling = Polling { poll: Some(transport), ..Polling::default() };
         let core = self.core;
         let at = self.sessions.insert_with(|at| Session {
             kind: handshake.kind,

@@ -9,7 +9,7 @@ use crate::base::clock::Millis;
 use crate::base::counters;
 use crate::base::ids::{SlotRef, SocketId};
 use crate::proto::engineio::{self, PacketType, PollingPacket, Refusal};
-use crate::session::{Kind, NOWHERE, Probe};
+use crate::session::{Kind, NOWHERE, Polling, Probe};
 use smallvec::SmallVec;
 
 /// A polled session that the server has closed is kept for its next poll this long, as in the reference server.
@@ -64,11 +64,12 @@ impl Shard {
     /// The connections that carry the session now or may do so: what has come in on them came before a request that
     /// names the session on another connection.
     #[must_use]
-    pub fn carriers(&self, at: SlotRef) -> SmallVec<[SlotRef; 2]> {
+    pub fn carriers(&self, at: SlotRef) -> SmallVec<[SlotRef; 3]> {
         let Some(session) = self.sessions.get(at) else { return SmallVec::new() };
         match &session.polling {
             Some(polling) => {
-                polling.poll.into_iter().chain(polling.probe.as_ref().map(|probe| probe.transport)).collect()
+                let Polling { poll, post, probe, .. } = &**polling;
+                poll.iter().chain(post).copied().chain(probe.as_ref().map(|probe| probe.transport)).collect()
             }
             None => SmallVec::from_slice(&[session.transport]),
         }
@@ -89,7 +90,7 @@ impl Shard {
         }
         polling.poll = Some(transport);
         session.transport = transport;
-        let (posting, probed) = (polling.post.is_some(), polling.probe.is_some_and(|probe| probe.probed));
+        let (posting, probed) = (polling.holds_answers, polling.probe.is_some_and(|probe| probe.probed));
         self.outboxes.carry(at.slot, transport.slot);
         if !posting {
             self.outboxes.unblock(at.slot);
@@ -124,10 +125,10 @@ impl Shard {
         }
     }
 
-    /// A whole POST came on `transport`. Its packets follow, then [`Shard::end_post`].
+    /// A POST comes in on `transport`. [`Shard::begin_packets`] follows when all of it is here, or it is aborted.
     ///
     /// # Errors
-    /// Another one is being handled, and the session is closed; or the session does not poll any more.
+    /// Another one is under way, and the session is closed; or the session does not poll any more.
     pub fn begin_post(&mut self, at: SlotRef, transport: SlotRef) -> Result<(), Refusal> {
         let Some(polling) = &mut self.sessions[at.slot].polling else { return Err(Refusal::BadRequest) };
         if polling.post.is_some() {
@@ -136,8 +137,27 @@ impl Shard {
             return Err(Refusal::BadRequest);
         }
         polling.post = Some(transport);
-        self.outboxes.block(at.slot);
         Ok(())
+    }
+
+    /// The POST on `transport` is whole. Its packets follow, then [`Shard::end_post`]. False if its session is gone.
+    #[must_use]
+    pub fn begin_packets(&mut self, at: SlotRef, transport: SlotRef) -> bool {
+        let Some(polling) = self.sessions.get_mut(at).and_then(|session| session.polling.as_mut()) else {
+            return false;
+        };
+        if polling.post != Some(transport) {
+            return false;
+        }
+        polling.holds_answers = true;
+        self.outboxes.block(at.slot);
+        true
+    }
+
+    /// The POST on `transport` is not of the kind that is taken: the session is closed.
+    pub fn refuse_post(&mut self, at: SlotRef, transport: SlotRef, label: &'static str) {
+        self.end_post(at, transport);
+        self.violated(at, TRANSPORT_ERROR, label);
     }
 
     /// One packet of a POST, as it stands between separators.
@@ -160,13 +180,14 @@ impl Shard {
         }
     }
 
-    /// All packets of the POST on `transport` are handled.
+    /// All packets of the POST on `transport` are handled, or it is refused.
     pub fn end_post(&mut self, at: SlotRef, transport: SlotRef) {
         let Some(polling) = self.sessions.get_mut(at).and_then(|session| session.polling.as_mut()) else { return };
         if polling.post != Some(transport) {
             return;
         }
         polling.post = None;
+        polling.holds_answers = false;
         let (waits, upgrades) = (polling.poll.is_some(), polling.probe.is_some_and(|probe| probe.upgrades));
         if upgrades {
             let probe = polling.probe.map(|probe| probe.transport).expect("it upgrades");
@@ -182,6 +203,7 @@ impl Shard {
         let Some(polling) = self.sessions.get_mut(at).and_then(|session| session.polling.as_mut()) else { return };
         if polling.post == Some(transport) {
             polling.post = None;
+            polling.holds_answers = false;
             if polling.poll.is_some() {
                 self.outboxes.unblock(at.slot);
             }
@@ -291,14 +313,19 @@ impl Shard {
         if let Some(probe) = polling.probe.take() {
             self.actions.push_back(Action::Close { transport: probe.transport, closing });
         }
-        // A client that left does not hear a close of its own.
-        let last = if closing == CLIENT_LEFT { &self.stock.noop } else { &self.stock.close };
-        let last = last.clone();
+        if let Some(post) = polling.post.take_if(|_| !polling.holds_answers) {
+            self.actions.push_back(Action::EndPost { transport: post });
+        }
         polling.broken = closing == PROTOCOL_ERROR;
         let waits = polling.poll.is_some();
         polling.lingers = !waits && matches!(closing, DISCONNECTED | CONNECT_TIMEOUT | GOING_AWAY);
         let lingers = polling.lingers;
-        self.push(at.slot, last);
+        match closing {
+            // A client that left hears of it only if its poll waits for nothing else.
+            CLIENT_LEFT if !self.outboxes.is_empty(at.slot) => {}
+            CLIENT_LEFT => self.push(at.slot, self.stock.noop.clone()),
+            _ => self.push(at.slot, self.stock.close.clone()),
+        }
         if waits {
             // Whatever POST is under way: the answer is not for its packets alone any more.
             self.outboxes.unblock(at.slot);

@@ -527,7 +527,9 @@ impl World {
                         self.hear(peer);
                     }
                     Action::TransportTimer { .. } => unreachable!("no transport armed one"),
-                    Action::EndPoll { .. } | Action::Upgraded { .. } => unreachable!("nobody polls"),
+                    Action::EndPoll { .. } | Action::EndPost { .. } | Action::Upgraded { .. } => {
+                        unreachable!("nobody polls")
+                    }
                     Action::Ended { session } => self.shards[core].closed(session),
                     Action::Receipt { to, room, offset } => {
                         self.sources[core][to.publisher.slot as usize].publisher.receipt(to, room, offset);
