@@ -129,6 +129,9 @@ pub struct Socket {
     pub notes: Option<Box<Notes>>,
 }
 
+// There is one for each client: a namespace of one name costs nothing for those with a pattern.
+const _: () = assert!(size_of::<Socket>() <= 32);
+
 impl Socket {
     /// The namespace with its instance.
     #[must_use]

@@ -693,10 +693,9 @@ fn line_text(line: &Line) -> String {
                 [room] => format!("\"room\":{room:?},"),
                 _ => format!("\"rooms\":[{}],", names(rooms)),
             };
-            format!(
-                "{{\"ns\":\"{namespace}\",{to}\"except\":[{}],\"event\":\"event\",\"data\":{{\"n\":{id}}},\"id\":{id}}}\n",
-                names(except)
-            )
+            let (except, data) = (names(except), format!("{{\"n\":{id}}}"));
+            let to = format!("\"ns\":\"{namespace}\",{to}\"except\":[{except}]");
+            format!("{{{to},\"event\":\"event\",\"data\":{data},\"id\":{id}}}\n")
         }
         Line::Operation { id, namespace, kind, target, rooms } => {
             let whom = target.as_ref().map_or("{\"all\":true}".to_owned(), |room| format!("{{\"room\":{room:?}}}"));

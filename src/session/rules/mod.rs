@@ -2,7 +2,8 @@
 //! evaluated per message. Knows no socket, no room table and no wire format; whoever calls applies the outcome.
 //!
 //! Expressions are CEL (<https://cel.dev>) over `data` (the first argument), `args`, `event`, `query`, `auth`,
-//! `claims`, `state`, `sid`, `ip`, `namespace` and `captures`. Values that a rule only passes on, `"{data.a.b}"`, keep their bytes.
+//! `claims`, `state`, `sid`, `ip`, `namespace` and `captures`. Values that a rule only passes on, `"{data.a.b}"`, keep
+//! their bytes.
 
 mod expression;
 mod facts;
