@@ -84,6 +84,8 @@ fn names_and_their_number_are_bounded(cores: usize) {
     let (mut client, _) = RawClient::engine_io(&server);
     let invalid = |name: &str| format!(r#"44{name},{{"message":"Invalid namespace"}}"#);
     assert_eq!(client.ask("40/workspace-1234567890,"), invalid("/workspace-1234567890"));
+    // A query string belongs to the name, which no namespace has then.
+    assert_eq!(client.ask("40/workspace-1?a=1,"), invalid("/workspace-1?a=1"));
     for name in ["/workspace-123456789", "/workspace-2", "/workspace-3"] {
         assert!(client.ask(&format!("40{name},")).starts_with(&format!("40{name},{{")));
         assert!(client.next().contains("welcome"));
@@ -92,7 +94,7 @@ fn names_and_their_number_are_bounded(cores: usize) {
     assert_eq!(client.ask("40"), r#"44{"message":"Too many namespaces"}"#);
     client.send("41/workspace-2,");
     assert!(client.ask("40/workspace-4,").starts_with("40/workspace-4,{"));
-    for (reason, count) in [("unknown_namespace", 1.0), ("too_many_namespaces", 2.0)] {
+    for (reason, count) in [("unknown_namespace", 2.0), ("too_many_namespaces", 2.0)] {
         server.await_metric("roomcast_rule_refusals_total", &[("reason", reason)], count);
     }
     // Publishers hear the same of a name that is too long.

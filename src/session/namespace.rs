@@ -102,8 +102,8 @@ impl NamePattern {
     }
 }
 
-/// True if a Socket.IO packet can carry this name and a log can show it: it begins with `/`, and has neither control
-/// characters nor the comma and the question mark that end a name in a packet.
+/// True if a client can say this name and a log can show it: it begins with `/`, and has neither control characters nor
+/// the comma that ends a name in a packet, nor the question mark that ends it in an address.
 #[must_use]
 pub fn is_namespace_name(name: &str) -> bool {
     name.starts_with('/') && !name.contains(|c: char| c.is_control() || matches!(c, ',' | '?'))
