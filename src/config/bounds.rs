@@ -43,7 +43,7 @@ const fn number(key: &'static str, min: u64, max: u64, get: fn(&Config) -> u64) 
 }
 
 /// All of them, in the order of the reference.
-pub(crate) const NUMBERS: [Number; 22] = [
+pub(crate) const NUMBERS: [Number; 24] = [
     // 0 stands for all; more do not fit into socket ids.
     number("server.cores", 0, CORES_MAX as u64, |c| c.server.cores as u64),
     // 0 closes at once. Service managers kill long before an hour is over.
@@ -64,6 +64,10 @@ pub(crate) const NUMBERS: [Number; 22] = [
     // A message of the largest size over a slow line takes minutes; who takes an hour for a body is not sending one.
     number("limits.request_body_ms_max", SHORTEST_MS, HOUR_MS, |c| c.limits.request_body_ms_max),
     number("limits.keep_alive_ms", SHORTEST_MS, HOUR_MS, |c| c.limits.keep_alive_ms),
+    // A packet is compared with each of the client's namespaces.
+    number("limits.namespaces_per_client_max", 1, 1024, |c| c.limits.namespaces_per_client_max as u64),
+    // It stands in the name of every room of the namespace.
+    number("limits.namespace_bytes_max", 1, 4 * KIB, |c| c.limits.namespace_bytes_max as u64),
     // Without a room there is nothing to serve; a socket that goes leaves all of them in one turn.
     number("limits.rooms_per_socket_max", 1, 100_000, |c| c.limits.rooms_per_socket_max as u64),
     // A socket's own room has a name of 20 bytes, which publishers must be able to say.

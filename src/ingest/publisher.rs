@@ -2,7 +2,7 @@
 
 use crate::base::counters;
 use crate::base::event::Event;
-use crate::base::ids::{NamespaceId, Offset, RoomName, SlotRef};
+use crate::base::ids::{NamespaceRef, Offset, RoomName, SlotRef};
 use crate::proto::line::{self, Emit, Line, LineError, OpKind, Parser, Receipt, Request};
 use crate::proto::raw;
 use crate::shard::messages::ReceiptTo;
@@ -276,15 +276,15 @@ impl Publisher {
         shard.counters.lines += 1;
         let to =
             ReceiptTo { core: shard.core(), publisher: me, ticket: self.first_ticket + self.unanswered.len() as u64 };
-        let handled = desk.parser.parse(text, &desk.limits).and_then(|line| {
-            let Some(namespace) = shard.namespace(&line.namespace) else {
+        let handled = desk.parser.parse(text, &desk.limits).and_then(|Line { id, namespace: name, request }| {
+            let Some(namespace) = shard.namespace(&name) else {
                 return Err(LineError {
-                    id: line.id.map(ToOwned::to_owned),
-                    message: format!("there is no namespace {:?}; the config names those that exist", line.namespace),
+                    id: id.map(ToOwned::to_owned),
+                    message: format!("there is no namespace {name:?}; the config names those that exist"),
                     label: "unknown_namespace",
                 });
             };
-            self.request(line, namespace, to, &desk.flat, shard)
+            self.request(id, request, namespace, to, &desk.flat, shard)
         });
         if let Err(error) = handled {
             self.refuse(error, shard);
@@ -293,13 +293,13 @@ impl Publisher {
 
     fn request(
         &mut self,
-        line: Line<'_>,
-        namespace: NamespaceId,
+        id: Option<&str>,
+        request: Request<'_>,
+        namespace: NamespaceRef<'_>,
         to: ReceiptTo,
         flat: &[bool],
         shard: &mut Shard,
     ) -> Result<(), LineError> {
-        let Line { id, request, .. } = line;
         let content = match request {
             Request::Emit(emit) => {
                 let names = emit.rooms.clone();
@@ -364,7 +364,7 @@ impl Publisher {
 
 /// The line's event, ready to be published.
 fn event_line(
-    namespace: NamespaceId,
+    namespace: NamespaceRef<'_>,
     emit: Emit<'_>,
     flat: &[bool],
     id: Option<&str>,
@@ -372,7 +372,7 @@ fn event_line(
     let Emit { rooms, except, name_json, args, arg_count, attachments } = emit;
     let mut event = Event::new(namespace, name_json, &args, arg_count);
     event.attachments = attachments;
-    if flat[usize::from(namespace.0)] && raw::flat_conflict(&event) {
+    if flat[usize::from(namespace.id.0)] && raw::flat_conflict(&event) {
         return Err(LineError {
             id: id.map(ToOwned::to_owned),
             message: format!(
@@ -392,6 +392,7 @@ mod tests {
     use crate::base::ids::Topology;
     use crate::mesh;
     use crate::room::owner;
+    use crate::session::namespace::{NamePattern, NamespaceName};
     use crate::session::rules::{NamespaceRules, RulesSource};
     use crate::session::{HeartbeatOptions, LimitOptions};
     use crate::shard::{Action, Namespace};
@@ -408,7 +409,7 @@ mod tests {
     impl Bench {
         fn new() -> Bench {
             let port = mesh::connect(1, mesh::Options { slots: 1 << 12 }).remove(0);
-            let source = RulesSource { name: "/".into(), ..RulesSource::default() };
+            let source = RulesSource { name: Some("/".into()), ..RulesSource::default() };
             let rules = NamespaceRules::compile(&source).unwrap();
             let options = shard::Options {
                 heartbeat: HeartbeatOptions {
@@ -420,6 +421,8 @@ mod tests {
                 limits: LimitOptions {
                     message_bytes_max: 100,
                     attachments_max: 1,
+                    namespaces_per_session_max: 1,
+                    namespace_bytes_max: 20,
                     rooms_per_socket_max: 1,
                     room_name_bytes_max: 20,
                     outbox_bytes_max: 100,
@@ -427,7 +430,13 @@ mod tests {
                 rooms: owner::Options { idle_ms: 1000, idle_max: 1000 },
                 panic_on: None,
             };
-            let namespaces = vec![Namespace { name: "/".into(), rules }];
+            let pattern = NamePattern::compile("^/w-[^x]*$").unwrap();
+            let every_w = RulesSource { pattern: Some("/w-.*".into()), ..RulesSource::default() };
+            let every_w = NamespaceRules::compile(&every_w).unwrap();
+            let namespaces = vec![
+                Namespace { name: "/".into(), rules },
+                Namespace { name: NamespaceName::Pattern(pattern), rules: every_w },
+            ];
             let shard = Shard::new(port, Topology::new(1, 1), namespaces, options, [0; 32], Millis(0), 1);
             let options = Options {
                 line_bytes_max: 80,
@@ -435,7 +444,7 @@ mod tests {
                 rooms_per_line_max: 4,
                 room_name_bytes_max: 20,
             };
-            Bench { desk: Desk::new(options, vec![false]), shard, publisher: Publisher::new() }
+            Bench { desk: Desk::new(options, vec![false, false]), shard, publisher: Publisher::new() }
         }
 
         /// Hands over bytes and lets the shard come to rest.
@@ -492,6 +501,32 @@ mod tests {
         let mut bench = Bench::new();
         assert_eq!(bench.hand(LINES.as_bytes(), 1 << 20), Progress::Hungry);
         assert_eq!(bench.answers(), ANSWERS);
+    }
+
+    #[test]
+    fn each_name_of_a_pattern_is_a_namespace_of_its_own() {
+        let mut bench = Bench::new();
+        // (namespace, room, what comes back)
+        for (ns, room, answer) in [
+            ("/w-1", "\"room\":\"a\",", "\"ok\":true,\"offset\":1"),
+            ("/w-1", "\"room\":\"a\",", "\"ok\":true,\"offset\":2"),
+            ("/w-2", "\"room\":\"a\",", "\"ok\":true,\"offset\":1"),
+            ("/", "\"room\":\"a\",", "\"ok\":true,\"offset\":1"),
+            ("/w-1", "", "\"ok\":true,\"offset\":1"),
+            ("/w-1", "\"rooms\":[\"a\",\"b\"],", "\"ok\":true,\"offsets\":{\"a\":3,\"b\":1}"),
+            ("/w-", "", "\"ok\":true,\"offset\":1"),
+            // Too long by one, of no pattern, or nothing that a packet can carry.
+            ("/w-45678901234567890", "", "\"ok\":true,\"offset\":1"),
+            ("/w-456789012345678901", "", "there is no namespace"),
+            ("/w-x", "", "there is no namespace"),
+            ("/w-1,", "", "there is no namespace"),
+            ("/w-1?", "", "there is no namespace"),
+            ("/w-1\\u0000a", "", "there is no namespace"),
+        ] {
+            let _ = bench.hand(format!("{{\"ns\":\"{ns}\",{room}\"event\":\"x\",\"id\":1}}\n").as_bytes(), 1 << 20);
+            let found = bench.answers();
+            assert!(found.contains(answer), "{ns} {room}: {found}");
+        }
     }
 
     #[test]

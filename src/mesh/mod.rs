@@ -57,7 +57,7 @@ pub fn connect<U, D>(cores: usize, options: Options) -> Vec<Port<U, D>> {
     (0..cores).map(|core| Port { me: CoreId::new(core), up: up.remove(0), down: down.remove(0) }).collect()
 }
 
-/// Connects `cores` cores by one plane of rings with `slots` messages each; the plane at position `i` is core `i`'s end.
+/// Connects `cores` cores by one plane of rings with `slots` messages each; the plane at position `i` is core `i`'s.
 #[must_use]
 pub fn planes<T>(cores: usize, slots: usize) -> Vec<Plane<T>> {
     let mut planes: Vec<Plane<T>> = (0..cores)

@@ -411,7 +411,7 @@ impl Core {
         while let Some(action) = self.shard.poll_action() {
             acted = true;
             match action {
-                Action::Close { transport, closing } => self.begin_close(transport, closing),
+                Action::Close { transport, closing, text } => self.begin_close(transport, closing, text.as_deref()),
                 Action::Abort { transport, closing } => self.abort(transport, closing),
                 Action::Resume { transport } => {
                     if let Some(conn) = self.conns.get_mut(transport) {
@@ -705,8 +705,8 @@ impl Core {
         }
     }
 
-    /// Sends what waits and a close frame, then closes.
-    fn begin_close(&mut self, at: SlotRef, closing: Closing) {
+    /// Sends what waits and a close frame, then closes. The frame says `text`, or else the reason's own.
+    fn begin_close(&mut self, at: SlotRef, closing: Closing, text: Option<&str>) {
         let Some(conn) = self.conns.get_mut(at) else { return };
         match std::mem::replace(&mut conn.role, Role::Dead) {
             Role::WebSocket { session, decoder, message_bytes_max } => {
@@ -714,7 +714,7 @@ impl Core {
                 let peer_closed = matches!(closing.code, 1002 | 1003 | 1007 | 1009);
                 self.conns[at.slot].role = Role::Closing { session, decoder, message_bytes_max, peer_closed };
                 self.shard.counters.count(counters::CLOSES, closing.label);
-                self.push_close_frame(session, closing.code, closing.label);
+                self.push_close_frame(session, closing.code, text.unwrap_or(closing.label));
                 self.set_timer(at, CLOSE_MS_MAX);
             }
             other @ Role::Probe { .. } => {

@@ -577,7 +577,7 @@ impl Core {
         }
     }
 
-    /// Sets the deadline of what the connection waits for now.
+    /// Sets the deadline of what the connection waits for from here on.
     fn enter(&mut self, at: SlotRef, phase: Phase) {
         let Role::Http(http) = &mut self.conns[at.slot].role else { return };
         if std::mem::replace(&mut http.phase, phase) == phase {

@@ -196,7 +196,8 @@ pub struct Packet<'a> {
 
 /// Takes the text of an Engine.IO message apart: `<type>[<attachments>-][<namespace>,][<ack id>][<payload>]`.
 ///
-/// A `?` is a character of the namespace's name like others, as in the reference server.
+/// A query string behind the namespace is a part of its name, as for the reference server: were it cut off, the client
+/// would wait for an answer to the name that it said.
 ///
 /// # Errors
 /// What is wrong with the packet; never [`PacketError::UnexpectedText`], which only the [`Reassembler`] can know.

@@ -1,11 +1,11 @@
 //! The way of an event: from a publisher's core to the owners, from there to member cores, into outboxes.
 
 use super::messages::{DeliverMany, Down, Encodable, Operate, Operation, Part, Publish, ReceiptTo, Up};
-use super::{Action, NamedOperation, Namespace, SLOW_CONSUMER, Shard};
+use super::{Action, NamedOperation, Namespace, SLOW_CONSUMER, Shard, name_of};
 use crate::base::clock::Millis;
 use crate::base::event::Event;
 use crate::base::frame::{Encoding, Frame};
-use crate::base::ids::{CoreId, NamespaceId, RoomKey, RoomName, SlotRef, SocketId};
+use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
 use crate::proto::{raw, socketio};
 use crate::room::members::{GroupRef, LocalRooms, Member};
 use crate::room::owner::Attachment;
@@ -36,8 +36,8 @@ impl Shard {
     /// Publishes an event. Returns how many [`Action::Receipt`] follow if `receipt` is given: one for each room.
     pub fn publish(&mut self, line: Line, receipt: Option<ReceiptTo>) -> u32 {
         let Line { event, rooms, except } = line;
-        let namespace = event.namespace;
         let event = Arc::new(Encodable::new(event));
+        let namespace = event.event.namespace_ref();
         let except: Option<Arc<[RoomKey]>> =
             (!except.is_empty()).then(|| except.into_iter().map(|name| self.topology.key(namespace, name)).collect());
         let whole = rooms.is_empty().then(RoomName::whole_namespace);
@@ -73,7 +73,7 @@ impl Shard {
     /// answers with one [`Action::Operated`].
     pub fn operate(
         &mut self,
-        namespace: NamespaceId,
+        namespace: NamespaceRef<'_>,
         target: Option<RoomName>,
         operation: NamedOperation,
         to: ReceiptTo,
@@ -277,7 +277,8 @@ impl Shard {
         let sid = SocketId::parse(key.name.as_str())?;
         let at = self.sockets.at(sid.slot())?;
         let socket = &self.sockets[at.slot];
-        (socket.sid == sid && socket.namespace == key.namespace && socket.connected).then_some(at)
+        let here = socket.namespace == key.namespace && socket.namespace_ref().instance == key.name.instance();
+        (socket.sid == sid && here && socket.connected).then_some(at)
     }
 
     fn next_part_id(&mut self) -> u64 {
@@ -310,7 +311,7 @@ fn deliver(
     count
 }
 
-/// The members that are in none of the rooms of `except`.
+/// The members that are in none of the rooms of `except`, which are of the members' namespace and instance.
 fn without(
     members: &[Member],
     local: &LocalRooms,
@@ -344,7 +345,7 @@ fn frame(
 ) -> Frame {
     event.frame(encoding, |event| {
         *encodes += 1;
-        encode(event, encoding, &namespaces[usize::from(event.namespace.0)].name, scratch)
+        encode(event, encoding, name_of(namespaces, event.namespace_ref()), scratch)
     })
 }
 

@@ -11,12 +11,13 @@ mod transports;
 use crate::base::clock::Millis;
 use crate::base::counters::{self, Counters};
 use crate::base::frame::Frame;
-use crate::base::ids::{CoreId, NamespaceId, Offset, RoomName, SlotRef, SocketId, Topology};
+use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, Offset, RoomName, SlotRef, SocketId, Topology};
 use crate::base::slab::Slab;
 use crate::base::wheel::Wheel;
 use crate::mesh::Port;
 use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
+use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
 use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query};
@@ -46,10 +47,19 @@ pub struct Options {
 /// A namespace and what its clients may do.
 #[derive(Debug)]
 pub struct Namespace {
-    /// Its name, `/` first.
-    pub name: Box<str>,
+    /// Its name, `/` first, or the pattern of its names.
+    pub name: NamespaceName,
     /// Its rules.
     pub rules: NamespaceRules,
+}
+
+/// The name that clients and publishers spell.
+fn name_of<'a>(namespaces: &'a [Namespace], namespace: NamespaceRef<'a>) -> &'a str {
+    match (namespace.instance, &namespaces[usize::from(namespace.id.0)].name) {
+        (Some(instance), _) => instance,
+        (None, NamespaceName::Exact(name)) => name,
+        (None, NamespaceName::Pattern(_)) => unreachable!("a pattern's namespaces are named by their instances"),
+    }
 }
 
 /// How a client's connection came in.
@@ -110,6 +120,8 @@ pub enum Action {
         transport: SlotRef,
         /// Why.
         closing: Closing,
+        /// What to say instead of the reason's text, if that is not all there is to say.
+        text: Option<Box<str>>,
     },
     /// Close now; what waits is lost.
     Abort {
@@ -309,10 +321,19 @@ impl Shard {
         &self.topology
     }
 
-    /// The namespace of that name.
+    /// The namespace of that name: the one that is called so, or else the first whose pattern matches.
     #[must_use]
-    pub fn namespace(&self, name: &str) -> Option<NamespaceId> {
-        self.namespaces.iter().position(|n| &*n.name == name).map(|index| NamespaceId(index as u16))
+    pub fn namespace<'n>(&self, name: &'n str) -> Option<NamespaceRef<'n>> {
+        let is_called = |n: &Namespace| matches!(&n.name, NamespaceName::Exact(exact) if **exact == *name);
+        let reference = |index: usize, instance| NamespaceRef { id: NamespaceId(index as u16), instance };
+        if let Some(index) = self.namespaces.iter().position(is_called) {
+            return Some(reference(index, None));
+        }
+        if name.len() > self.options.limits.namespace_bytes_max || !is_namespace_name(name) {
+            return None;
+        }
+        let matches = |n: &Namespace| matches!(&n.name, NamespaceName::Pattern(pattern) if pattern.is_match(name));
+        self.namespaces.iter().position(matches).map(|index| reference(index, Some(name)))
     }
 
     /// The next thing to be done outside.
@@ -375,7 +396,7 @@ impl Shard {
             }
             Kind::Raw { namespace, .. } => {
                 self.counters.sessions_raw += 1;
-                self.connect(at, namespace, None);
+                self.connect(at, namespace.into(), None);
             }
             Kind::WebSocketEcho => self.counters.sessions_raw += 1,
         }
@@ -486,6 +507,11 @@ impl Shard {
 
     /// Ends the session's presence everywhere and has its transport closed after what waits is sent.
     fn close(&mut self, session: SlotRef, closing: Closing) {
+        self.close_saying(session, closing, None);
+    }
+
+    /// Like [`Shard::close`], with a reason in words of its own.
+    fn close_saying(&mut self, session: SlotRef, closing: Closing, text: Option<Box<str>>) {
         if !self.tear_down(session) {
             return;
         }
@@ -493,7 +519,7 @@ impl Shard {
         if polling.is_some() {
             return self.close_polling(session, closing);
         }
-        self.actions.push_back(Action::Close { transport: *transport, closing });
+        self.actions.push_back(Action::Close { transport: *transport, closing, text });
     }
 
     /// Like [`Shard::close`], without sending what waits.

@@ -6,10 +6,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// A moment of the run: the count of steps.
 pub type Step = u64;
 
+/// A room's name in the model: the namespace's name, a space, and the room's own name; without the latter it is the
+/// whole namespace. So rooms of two namespaces share nothing, whatever they are called.
+pub fn place(namespace: &str, room: &str) -> String {
+    format!("{namespace} {room}")
+}
+
 /// A published event.
 #[derive(Debug)]
 pub struct Event {
-    /// Rooms by name; empty for the whole namespace.
+    /// Rooms by their places, at least one.
     pub rooms: Vec<String>,
     pub except: Vec<String>,
     pub published: Step,
@@ -22,7 +28,7 @@ pub struct Event {
 pub struct Operation {
     pub id: u64,
     pub kind: &'static str,
-    /// The namespace is the room "".
+    /// A place, as are the rooms.
     pub target: String,
     pub rooms: Vec<String>,
     /// It takes effect between these two.
@@ -52,9 +58,9 @@ impl Membership {
 /// A client as the outside sees it.
 #[derive(Debug, Default)]
 pub struct Client {
-    /// By room; the namespace is the room "", the own id is a room as well.
+    /// By place; the whole namespace is one, and the own id is a room as well.
     pub memberships: BTreeMap<String, Vec<Membership>>,
-    /// By room: when the client asked to leave.
+    /// By place: when the client asked to leave.
     pub leaves: BTreeMap<String, Vec<Step>>,
     /// Events in the order they came, each with its step.
     pub received: Vec<(u64, Step)>,
@@ -78,8 +84,8 @@ impl Model {
     pub fn check(&self) {
         let mut orders: HashMap<&str, BTreeMap<u64, u64>> = HashMap::new();
         for (&id, event) in &self.events {
-            assert_eq!(event.offsets.len(), event.rooms.len().max(1), "event {id} has its receipts");
-            for (room, &offset) in rooms(event).zip(&event.offsets) {
+            assert_eq!(event.offsets.len(), event.rooms.len(), "event {id} has its receipts");
+            for (room, &offset) in event.rooms.iter().zip(&event.offsets) {
                 let other = orders.entry(room).or_default().insert(offset, id);
                 assert_eq!(other, None, "two events at offset {offset} of {room:?}");
             }
@@ -115,7 +121,7 @@ impl Model {
     fn check_nothing_foreign(&self, number: usize, client: &Client) {
         for &(id, step) in &client.received {
             let event = &self.events[&id];
-            let may = rooms(event).any(|room| self.possible(client, room, event.published, step, 0));
+            let may = event.rooms.iter().any(|room| self.possible(client, room, event.published, step, 0));
             assert!(may, "client {number} got event {id} {event:?} at {step}: {client:?}");
             let excepted = event.except.iter().any(|room| self.certain(client, room, event.published, step));
             assert!(!excepted, "client {number} got event {id} {event:?}, from which it was excepted");
@@ -134,7 +140,7 @@ impl Model {
 
     fn must_get(&self, client: &Client, event: &Event) -> bool {
         let Some(settled) = self.settled(event.published) else { return false };
-        rooms(event).any(|room| self.certain(client, room, event.published, settled))
+        event.rooms.iter().any(|room| self.certain(client, room, event.published, settled))
             && !event.except.iter().any(|room| self.possible(client, room, event.published, settled, 0))
     }
 
@@ -185,7 +191,7 @@ impl Model {
     fn run(&self, client: &Client, room: &str) -> Vec<(u64, u64, Step)> {
         let of_room = |&(id, step): &(u64, Step)| {
             let event = &self.events[&id];
-            let place = rooms(event).position(|other| other == room)?;
+            let place = event.rooms.iter().position(|other| other == room)?;
             Some((event.offsets[place], id, step))
         };
         client.received.iter().filter_map(of_room).collect()
@@ -259,10 +265,4 @@ impl Model {
         let overlaps = |op: &&Operation| op.handed <= to && op.done.is_none_or(|done| done >= since);
         self.operations.iter().filter(takes_out).filter(overlaps).any(|op| self.meant(client, op, 0))
     }
-}
-
-/// The event's rooms, the namespace's own included.
-fn rooms(event: &Event) -> impl Iterator<Item = &str> {
-    let whole = event.rooms.is_empty().then_some("");
-    event.rooms.iter().map(String::as_str).chain(whole)
 }

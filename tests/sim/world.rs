@@ -1,12 +1,13 @@
 //! The machine: shards joined by real rings, publishers that write lines, clients that read frames.
 
-use crate::model::{Client, Event, Membership, Model, Operation, Step};
+use crate::model::{Client, Event, Membership, Model, Operation, Step, place};
 use roomcast::base::clock::Millis;
 use roomcast::base::ids::{NamespaceId, SlotRef, Topology};
 use roomcast::ingest::publisher::{self, Desk, Publisher};
 use roomcast::mesh;
 use roomcast::proto::{json, raw::Shape};
 use roomcast::room::owner;
+use roomcast::session::namespace::{NamePattern, NamespaceName};
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions};
 use roomcast::shard::{self, Action, Flow, Handshake, Namespace, Shard};
@@ -14,7 +15,6 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 
 const RULES: &str = r#"
-name = "/"
 [[on]]
 event = "join"
 join = ["{data.room}"]
@@ -25,6 +25,9 @@ leave = ["{data.room}"]
 reply = { event = "left", data = { room = "{data.room}" } }
 "#;
 const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+/// One of its own, where most clients are, and two of one pattern.
+const NAMESPACES: [&str; 4] = ["/", "/", "/w-1", "/w-2"];
+const PATTERN: &str = "/w-[0-9]";
 const PING_INTERVAL_MS: u64 = 25_000;
 const PING_TIMEOUT_MS: u64 = 20_000;
 const UPGRADE_TIMEOUT_MS: u64 = 10_000;
@@ -57,6 +60,7 @@ struct Peer {
     transport: SlotRef,
     session: SlotRef,
     kind: Kind,
+    namespace: &'static str,
     /// The own id, once it is known (Socket.IO tells it).
     sid: Option<String>,
     open: bool,
@@ -65,7 +69,7 @@ struct Peer {
     /// A message is being handled; more wait.
     busy: bool,
     waiting: VecDeque<String>,
-    /// Joins and leaves that were asked for and not answered: room, and how many memberships of it there were then.
+    /// Joins and leaves that were asked for and not answered: place, and how many memberships of it there were then.
     asked: VecDeque<(String, usize)>,
     /// Frames are left in the outbox: the client does not read.
     stuck: bool,
@@ -83,8 +87,12 @@ struct Source {
 
 #[derive(Clone, Debug)]
 enum Line {
-    Event { id: u64, rooms: Vec<String>, except: Vec<String> },
-    Operation { id: u64, kind: &'static str, target: Option<String>, rooms: Vec<String> },
+    Event { id: u64, namespace: &'static str, rooms: Vec<String>, except: Vec<String> },
+    Operation { id: u64, namespace: &'static str, kind: &'static str, target: Option<String>, rooms: Vec<String> },
+}
+
+fn places(namespace: &str, rooms: &[String]) -> Vec<String> {
+    rooms.iter().map(|room| place(namespace, room)).collect()
 }
 
 pub struct World {
@@ -120,6 +128,8 @@ impl World {
             limits: LimitOptions {
                 message_bytes_max: 10_000,
                 attachments_max: 10,
+                namespaces_per_session_max: 128,
+                namespace_bytes_max: 200,
                 rooms_per_socket_max: 128,
                 room_name_bytes_max: 200,
                 outbox_bytes_max: OUTBOX_BYTES_MAX,
@@ -133,8 +143,10 @@ impl World {
             .enumerate()
             .map(|(core, port)| {
                 let source: RulesSource = toml::from_str(RULES).unwrap();
-                let rules = NamespaceRules::compile(&source).unwrap();
-                let namespaces = vec![Namespace { name: "/".into(), rules }];
+                let pattern = NamespaceName::Pattern(NamePattern::compile(PATTERN).unwrap());
+                let namespaces = [NamespaceName::from("/"), pattern];
+                let rules = || NamespaceRules::compile(&source).unwrap();
+                let namespaces = namespaces.into_iter().map(|name| Namespace { name, rules: rules() }).collect();
                 Shard::new(port, topology.clone(), namespaces, options, [core as u8; 32], now, 1)
             })
             .collect();
@@ -144,7 +156,7 @@ impl World {
             rooms_per_line_max: 10,
             room_name_bytes_max: 200,
         };
-        let desks = (0..cores).map(|_| Desk::new(ingest, vec![false])).collect();
+        let desks = (0..cores).map(|_| Desk::new(ingest, vec![false, false])).collect();
         let source = |slot: u32| Source {
             publisher: Publisher::new(),
             at: SlotRef { slot, generation: 0 },
@@ -287,11 +299,13 @@ impl World {
             1 => Kind::Raw { namespace: NamespaceId(0), shape: Shape::Flat },
             _ => Kind::SocketIo,
         };
+        // Raw clients are where their endpoint is.
+        let namespace = if kind == Kind::SocketIo { *self.random.pick(&NAMESPACES) } else { "/" };
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let handshake = Handshake { kind, polls: false, query: "", ip, message_bytes_max: 10_000 };
         let session = self.shards[core].open(transport, handshake, self.now);
         let mut client = Client::default();
-        client.memberships.insert(String::new(), vec![Membership::asked(self.step)]);
+        client.memberships.insert(place(namespace, ""), vec![Membership::asked(self.step)]);
         self.model.clients.push(client);
         let raw_busy = kind != Kind::SocketIo && self.shards[core].is_busy(session);
         self.peers.push(Peer {
@@ -299,6 +313,7 @@ impl World {
             transport,
             session,
             kind,
+            namespace,
             sid: None,
             open: true,
             connected: false,
@@ -310,7 +325,7 @@ impl World {
         });
         let peer = self.peers.len() - 1;
         if kind == Kind::SocketIo {
-            self.say(peer, "40".to_owned());
+            self.say(peer, format!("40{}", prefix(namespace)));
         } else if !raw_busy {
             self.raw_connected(peer);
         }
@@ -337,23 +352,25 @@ impl World {
             return;
         }
         let room = *self.random.pick(&ROOMS);
+        let namespace = self.peers[peer].namespace;
         let text = match self.peers[peer].kind {
-            Kind::SocketIo => format!(r#"42["{what}",{{"room":"{room}"}}]"#),
+            Kind::SocketIo => format!(r#"42{}["{what}",{{"room":"{room}"}}]"#, prefix(namespace)),
             Kind::Raw { .. } => format!(r#"{{"type":"{what}","data":{{"room":"{room}"}}}}"#),
             Kind::EngineIoEcho | Kind::WebSocketEcho => unreachable!("no echoes here"),
         };
         let step = self.step;
+        let room = place(namespace, room);
         let client = &mut self.model.clients[peer];
-        let list = client.memberships.entry(room.to_owned()).or_default();
+        let list = client.memberships.entry(room.clone()).or_default();
         if what == "join" {
             list.push(Membership::asked(step));
         } else {
-            client.leaves.entry(room.to_owned()).or_default().push(step);
+            client.leaves.entry(room.clone()).or_default().push(step);
             list.iter_mut().filter(|m| m.ended.is_none()).for_each(|m| {
                 m.leaving.get_or_insert(step);
             });
         }
-        self.peers[peer].asked.push_back((room.to_owned(), list.len()));
+        self.peers[peer].asked.push_back((room, list.len()));
         self.say(peer, text);
     }
 
@@ -427,7 +444,8 @@ impl World {
         let except = if self.random.chance(6) { self.some_rooms() } else { Vec::new() };
         rooms.dedup();
         let id = self.take_id();
-        self.queue_line(Line::Event { id, rooms, except });
+        let namespace = *self.random.pick(&NAMESPACES);
+        self.queue_line(Line::Event { id, namespace, rooms, except });
     }
 
     fn publish_operation(&mut self) {
@@ -436,7 +454,8 @@ impl World {
         let target = if self.random.chance(5) { None } else { self.some_rooms().pop() };
         let rooms = vec![(*self.random.pick(&ROOMS)).to_owned()];
         let id = self.take_id();
-        self.queue_line(Line::Operation { id, kind, target, rooms });
+        let namespace = *self.random.pick(&NAMESPACES);
+        self.queue_line(Line::Operation { id, namespace, kind, target, rooms });
     }
 
     fn take_id(&mut self) -> u64 {
@@ -472,13 +491,16 @@ impl World {
         if let Some(line) = source.unsent.pop_front() {
             bytes = line_text(&line).into_bytes();
             match &line {
-                Line::Event { id, rooms, except } => {
-                    let (rooms, except) = (rooms.clone(), except.clone());
+                Line::Event { id, namespace, rooms, except } => {
+                    let whole = [String::new()];
+                    let rooms = places(namespace, if rooms.is_empty() { &whole } else { rooms });
+                    let except = places(namespace, except);
                     let event = Event { rooms, except, published: step, offsets: Vec::new() };
                     self.model.events.insert(*id, event);
                 }
-                Line::Operation { id, kind, target, rooms } => {
-                    let (target, rooms) = (target.clone().unwrap_or_default(), rooms.clone());
+                Line::Operation { id, namespace, kind, target, rooms } => {
+                    let target = place(namespace, target.as_deref().unwrap_or_default());
+                    let rooms = places(namespace, rooms);
                     let operation = Operation { id: *id, kind, target, rooms, handed: step, done: None };
                     self.model.operations.push(operation);
                 }
@@ -607,21 +629,25 @@ impl World {
             if text == "2" {
                 return self.say(index, "3".to_owned());
             }
+            let namespace = self.peers[index].namespace;
             if let Some(grant) = text.strip_prefix("40") {
+                let grant = grant.strip_prefix(&prefix(namespace)).expect("the grant is for this namespace");
                 let sid = json::unescape(json::get(grant, "sid").unwrap()).unwrap().into_owned();
                 self.peers[index].sid = Some(sid.clone());
                 self.peers[index].connected = true;
                 let own = Membership { asked: 0, certain: Some(step), leaving: None, ended: None };
-                self.model.clients[index].memberships.insert(sid, vec![own]);
+                self.model.clients[index].memberships.insert(place(namespace, &sid), vec![own]);
                 self.in_namespace(index);
                 return;
             }
-            if text == "41" {
+            if text.strip_prefix("41") == Some(&prefix(namespace)) {
                 return self.close_peer(index);
             }
         }
         let (name, data) = match text.strip_prefix("42") {
             Some(list) => {
+                let own = prefix(self.peers[index].namespace);
+                let list = list.strip_prefix(&own).expect("the event is for this namespace");
                 let mut values = json::elements(list);
                 (values.next().unwrap(), values.next().unwrap_or("{}"))
             }
@@ -631,7 +657,11 @@ impl World {
             "\"joined\"" | "\"left\"" => {
                 let said = json::unescape(json::get(data, "room").unwrap()).unwrap();
                 let (room, count) = self.peers[index].asked.pop_front().expect("an answer was asked for");
-                assert_eq!(room, said, "answers come in the order of the questions");
+                assert_eq!(
+                    room,
+                    place(self.peers[index].namespace, &said),
+                    "answers come in the order of the questions"
+                );
                 let list = self.model.clients[index].memberships.get_mut(&room).unwrap();
                 if name == "\"joined\"" {
                     list[count - 1].certain = Some(step);
@@ -651,26 +681,34 @@ impl World {
 
     /// The client is in the namespace from now on.
     fn in_namespace(&mut self, index: usize) {
-        let list = self.model.clients[index].memberships.get_mut("").expect("asked for by connecting");
+        let whole = place(self.peers[index].namespace, "");
+        let list = self.model.clients[index].memberships.get_mut(&whole).expect("asked for by connecting");
         list[0].certain = Some(self.step);
     }
+}
+
+/// How a packet names its namespace.
+fn prefix(namespace: &str) -> String {
+    if namespace == "/" { String::new() } else { format!("{namespace},") }
 }
 
 fn line_text(line: &Line) -> String {
     let names = |rooms: &[String]| rooms.iter().map(|room| format!("{room:?}")).collect::<Vec<_>>().join(",");
     match line {
-        Line::Event { id, rooms, except } => {
+        Line::Event { id, namespace, rooms, except } => {
             let to = match &rooms[..] {
                 [] => String::new(),
                 [room] => format!("\"room\":{room:?},"),
                 _ => format!("\"rooms\":[{}],", names(rooms)),
             };
-            format!("{{{to}\"except\":[{}],\"event\":\"event\",\"data\":{{\"n\":{id}}},\"id\":{id}}}\n", names(except))
+            let (except, data) = (names(except), format!("{{\"n\":{id}}}"));
+            let to = format!("\"ns\":\"{namespace}\",{to}\"except\":[{except}]");
+            format!("{{{to},\"event\":\"event\",\"data\":{data},\"id\":{id}}}\n")
         }
-        Line::Operation { id, kind, target, rooms } => {
+        Line::Operation { id, namespace, kind, target, rooms } => {
             let whom = target.as_ref().map_or("{\"all\":true}".to_owned(), |room| format!("{{\"room\":{room:?}}}"));
             let rooms = if *kind == "disconnect" { String::new() } else { format!(",\"rooms\":[{}]", names(rooms)) };
-            format!("{{\"op\":\"{kind}\",\"where\":{whom}{rooms},\"id\":{id}}}\n")
+            format!("{{\"ns\":\"{namespace}\",\"op\":\"{kind}\",\"where\":{whom}{rooms},\"id\":{id}}}\n")
         }
     }
 }
