@@ -11,9 +11,10 @@ use crate::base::clock::Millis;
 use crate::base::counters;
 use crate::base::ids::SlotRef;
 use crate::base::slab::Slab;
+use crate::base::wheel::Wheel;
 use crate::ingest::publisher::{Desk, Progress, Publisher};
 use crate::mesh::Plane;
-use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard, TimerKey};
+use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -136,6 +137,9 @@ pub struct Core {
     scratch: Vec<u8>,
     pub(super) flush: super::flush::Workspace,
     pub(super) now: Millis,
+    /// Deadlines of connections, and the core's own.
+    pub(super) timers: Wheel<SlotRef>,
+    fired: Vec<SlotRef>,
     pub(super) drain: Option<Drain>,
     counted: Millis,
 }
@@ -196,6 +200,8 @@ impl Core {
             scratch: vec![0; READ_BYTES],
             flush: super::flush::Workspace::default(),
             now: Millis(0),
+            timers: Wheel::new(Millis(0)),
+            fired: Vec::new(),
             drain: None,
             counted: Millis(0),
         };
@@ -256,6 +262,7 @@ impl Core {
         if self.shared.draining.load(Ordering::Relaxed) && self.drain.is_none() {
             self.begin_drain();
         }
+        self.fire_timers();
         self.shard.advance(self.now);
         worked |= self.act();
         self.drain_on();
@@ -290,7 +297,8 @@ impl Core {
     /// Announces sleep and looks for work once more. True if there is none.
     fn lie_down(&mut self) -> bool {
         self.shared.bells.lie_down(self.shard.core());
-        if let Some(due) = self.shard.timers.next_deadline() {
+        let due = self.shard.timers.next_deadline().into_iter().chain(self.timers.next_deadline()).min();
+        if let Some(due) = due {
             self.ring.deadline(due, self.shared.origin);
         }
         self.ring.enable_signal()
@@ -398,7 +406,7 @@ impl Core {
         match error.and_then(io::Error::raw_os_error) {
             // Connections wait in the backlog until there is something to hold them with.
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                self.shard.timers.arm(self.now.after(ACCEPT_PAUSE_MS), TimerKey::Transport(ACCEPT_AGAIN));
+                self.timers.arm(self.now.after(ACCEPT_PAUSE_MS), ACCEPT_AGAIN);
             }
             // A connection that was gone before it was accepted, or a completion queue that was full.
             _ => self.accept_all(),
@@ -426,7 +434,6 @@ impl Core {
                 Action::EndPost { transport } => self.end_post(transport),
                 Action::Upgraded { transport } => self.upgraded(transport),
                 Action::Ended { session } => self.shard.closed(session),
-                Action::TransportTimer { transport } => self.timer_fired(transport),
                 Action::Receipt { to, room, offset } => {
                     self.with_publisher(to.publisher, |publisher| publisher.receipt(to, room, offset));
                 }
@@ -683,22 +690,36 @@ impl Core {
     }
 
     pub(super) fn set_timer(&mut self, at: SlotRef, after_ms: u64) {
-        let timer = self.shard.timers.arm(self.now.after(after_ms), TimerKey::Transport(at));
+        let timer = self.timers.arm(self.now.after(after_ms), at);
         if let Some(former) = self.conns[at.slot].timer.replace(timer) {
-            self.shard.timers.cancel(former);
+            self.timers.cancel(former);
         }
     }
 
-    fn timer_fired(&mut self, at: SlotRef) {
-        match at {
-            ACCEPT_AGAIN => return self.accept_all(),
-            DRAIN_STEP => return self.drain_step(),
-            DRAIN_END => return self.drain_end(),
-            _ => {}
+    fn fire_timers(&mut self) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.advance(self.now, &mut fired);
+        // All of them before the first is handled: what it causes must not cancel one that has fired.
+        for at in &fired {
+            if let Some(conn) = self.conns.get_mut(*at) {
+                conn.timer = None;
+            }
         }
-        let Some(conn) = self.conns.get_mut(at) else { unreachable!("a connection's timer dies with it") };
-        conn.timer = None;
-        match conn.role {
+        for at in fired.drain(..) {
+            match at {
+                ACCEPT_AGAIN => self.accept_all(),
+                DRAIN_STEP => self.drain_step(),
+                DRAIN_END => self.drain_end(),
+                // Unless an earlier one has ended the connection or given it another deadline.
+                _ if self.conns.get(at).is_some_and(|conn| conn.timer.is_none()) => self.timer_fired(at),
+                _ => {}
+            }
+        }
+        self.fired = fired;
+    }
+
+    fn timer_fired(&mut self, at: SlotRef) {
+        match self.conns[at.slot].role {
             Role::Http(_) => self.http_timer_fired(at),
             // The close is counted already.
             _ => self.finish(at, ""),
@@ -744,7 +765,7 @@ impl Core {
         let conn = &mut self.conns[at.slot];
         let role = std::mem::replace(&mut conn.role, Role::Dead);
         if let Some(timer) = conn.timer.take() {
-            self.shard.timers.cancel(timer);
+            self.timers.cancel(timer);
         }
         conn.inbox = None;
         let is_publisher = matches!(role, Role::Publisher(_));
@@ -843,8 +864,8 @@ impl Core {
         let per_step = self.conns.len().div_ceil((third / DRAIN_STEP_MS).max(1) as usize).max(1);
         let clients_at = self.now.after(third);
         self.drain = Some(Drain { stage: Stage::Publishing, clients_at, per_step, next: 0, reported: false });
-        self.shard.timers.arm(self.now, TimerKey::Transport(DRAIN_STEP));
-        self.shard.timers.arm(self.now.after(self.options.drain_ms_max), TimerKey::Transport(DRAIN_END));
+        self.timers.arm(self.now, DRAIN_STEP);
+        self.timers.arm(self.now.after(self.options.drain_ms_max), DRAIN_END);
     }
 
     /// Moves the drain to its next stage when the time has come.
@@ -878,7 +899,7 @@ impl Core {
 
     fn drain_step(&mut self) {
         let Some(drain) = &mut self.drain else { unreachable!("only a drain has steps") };
-        self.shard.timers.arm(self.now.after(DRAIN_STEP_MS), TimerKey::Transport(DRAIN_STEP));
+        self.timers.arm(self.now.after(DRAIN_STEP_MS), DRAIN_STEP);
         if drain.stage != Stage::Closing {
             return;
         }

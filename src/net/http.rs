@@ -443,6 +443,7 @@ impl Core {
                     if is_whole {
                         self.requests.push_back(at);
                     } else {
+                        self.enter(at, Phase::Body);
                         self.write_interim(at);
                     }
                 }
@@ -508,7 +509,7 @@ impl Core {
 
     fn become_websocket(&mut self, at: SlotRef, role: Role) {
         if let Some(timer) = self.conns[at.slot].timer.take() {
-            self.shard.timers.cancel(timer);
+            self.timers.cancel(timer);
         }
         self.conns[at.slot].role = role;
     }
@@ -589,7 +590,7 @@ impl Core {
             Phase::Idle => self.set_timer(at, self.options.keep_alive_ms),
             Phase::Serving => {
                 if let Some(timer) = self.conns[at.slot].timer.take() {
-                    self.shard.timers.cancel(timer);
+                    self.timers.cancel(timer);
                 }
             }
         }
@@ -765,6 +766,7 @@ impl Core {
                 return self.answer(at, &Response { connection: Connection::Close, ..response });
             }
         };
+        self.enter(at, Phase::Serving);
         let conn = &mut self.conns[at.slot];
         let Role::Http(mut http) = std::mem::replace(&mut conn.role, Role::Dead) else {
             unreachable!("it speaks HTTP")

@@ -155,11 +155,6 @@ pub enum Action {
         /// Which session.
         session: SlotRef,
     },
-    /// A deadline that the transport armed has come.
-    TransportTimer {
-        /// Which transport.
-        transport: SlotRef,
-    },
     /// An event has its place in one of its rooms.
     Receipt {
         /// Which publisher's line.
@@ -195,8 +190,6 @@ pub enum Flow {
 pub enum TimerKey {
     /// A session's heartbeat or connect timeout.
     Session(SlotRef),
-    /// A transport's own: [`Action::TransportTimer`].
-    Transport(SlotRef),
     /// Idle rooms are looked at.
     IdleRooms,
 }
@@ -226,7 +219,7 @@ pub struct Shard {
     overflown: Vec<u32>,
     /// Counts events for several owners, to tell them apart.
     next_part: u64,
-    /// All deadlines of the core.
+    /// All deadlines of sessions and rooms.
     pub timers: Wheel<TimerKey>,
     fired: Vec<TimerKey>,
     /// True exactly while [`TimerKey::IdleRooms`] is armed.
@@ -429,7 +422,6 @@ impl Shard {
         for key in fired.drain(..) {
             match key {
                 TimerKey::Session(at) => self.session_due(at, now),
-                TimerKey::Transport(transport) => self.actions.push_back(Action::TransportTimer { transport }),
                 TimerKey::IdleRooms => self.expire_rooms(now),
             }
         }

@@ -548,7 +548,6 @@ impl World {
                         }
                         self.hear(peer);
                     }
-                    Action::TransportTimer { .. } => unreachable!("no transport armed one"),
                     Action::EndPoll { .. } | Action::EndPost { .. } | Action::Upgraded { .. } => {
                         unreachable!("nobody polls")
                     }
