@@ -58,6 +58,12 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
+    /// The first point in time that no `advance` has passed yet.
+    #[must_use]
+    pub fn present(&self) -> Millis {
+        Millis(self.now)
+    }
+
     /// Deadlines that have neither fired nor been cancelled.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -141,6 +141,7 @@ impl World {
             receipt_bytes_max: 10_000,
             rooms_per_line_max: 10,
             room_name_bytes_max: 200,
+            ack_timeout_ms_max: 1_000,
         };
         let desks = (0..cores).map(|_| Desk::new(ingest, vec![false])).collect();
         let source = |slot: u32| Source {
