@@ -1,5 +1,5 @@
-//! A publisher that asks clients for acknowledgements gets them with its receipt; a volatile event is taken at once or not
-//! at all, and costs no slow client its connection.
+//! A publisher that asks clients for acknowledgements gets them with its receipt; a volatile event is taken at once or
+//! not at all, and costs no slow client its connection.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! One publisher's connection: lines in, receipts out, both with backpressure. Receipts come in the lines' order, but for
+//! One publisher's connection: lines in, receipts out, both with backpressure. Receipts come in the lines' order, except
 //! those that wait for clients' acknowledgements. Knows the shard, not the socket.
 
 use crate::base::counters;
@@ -31,8 +31,8 @@ pub struct Options {
 /// that this many keep any publisher busy.
 const UNANSWERED_MAX: usize = 16_384;
 
-/// Lines of one publisher that wait for acknowledgements; a further one is refused. It cannot wait, as all lines behind it
-/// would have to wait with it, for clients that may never answer.
+/// Lines of one publisher that wait for acknowledgements; a further one is refused. It cannot wait, as all lines behind
+/// it would have to wait with it, for clients that may never answer.
 const ASKS_MAX: usize = 1024;
 
 /// Set in the tickets of lines that wait for acknowledgements. They stand apart from the others, whose order they would
@@ -81,7 +81,7 @@ pub struct Publisher {
     unanswered: VecDeque<Answer>,
     /// The ticket of the first of `unanswered`.
     first_ticket: u64,
-    /// Lines that wait for acknowledgements, by ticket. Each is answered when it has all, whatever lines came before it.
+    /// Lines that wait for acknowledgements, by ticket. Each is answered when it has all, whatever came before it.
     asking: HashMap<u64, Asking>,
     /// Counts `asking`, for the tickets.
     asks: u64,
@@ -380,8 +380,8 @@ impl Publisher {
     fn ask_ticket(&mut self, id: Option<&str>) -> Result<u64, LineError> {
         if self.asking.len() >= ASKS_MAX {
             let message = format!(
-                "{ASKS_MAX} lines of this connection wait for acknowledgements already; wait for a receipt, or ask for a \
-                 shorter timeout_ms"
+                "{ASKS_MAX} lines of this connection wait for acknowledgements already; wait for a receipt, or ask for \
+                 a shorter timeout_ms"
             );
             return Err(LineError { id: id.map(ToOwned::to_owned), message, label: "too_many_asks" });
         }

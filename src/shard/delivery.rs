@@ -304,8 +304,8 @@ impl Shard {
         total
     }
 
-    /// Like [`deliver`], for events that are not like most: volatile ones, and those that ask whoever takes them, who goes
-    /// to `asked` then.
+    /// Like [`deliver`], for events that are not like most: volatile ones, and those that ask whoever takes them, who
+    /// goes to `asked` then.
     fn deliver_specially(
         &mut self,
         members: &[Member],

@@ -363,8 +363,8 @@ impl Shard {
     pub fn advance(&mut self, now: Millis) {
         let mut fired = std::mem::take(&mut self.fired);
         self.timers.advance(now, &mut fired);
-        // Asks first: what follows from the other deadlines ends asks and cancels their timers, which must not have fired
-        // by then.
+        // Asks first: what follows from the other deadlines ends asks and cancels their timers, which must not have
+        // fired by then.
         for key in &fired {
             match *key {
                 TimerKey::Ask(at) => self.ask_due(at),
