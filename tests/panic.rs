@@ -6,7 +6,7 @@ use roomcast::base::clock::Millis;
 use roomcast::base::ids::{NamespaceId, Topology};
 use roomcast::ingest::publisher::{self, Desk};
 use roomcast::net::{self, executor, listener, wake::Bells};
-use roomcast::proto::{raw::Shape, ws};
+use roomcast::proto::{cors::Cors, forwarded::TrustedProxies, raw::Shape, ws};
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions};
 use roomcast::shard::{self, Namespace, Shard};
@@ -58,6 +58,7 @@ fn start() -> Running {
                 ping_interval_ms: 60_000,
                 ping_timeout_ms: 60_000,
                 connect_timeout_ms: 60_000,
+                upgrade_timeout_ms: 10_000,
             },
             limits: LimitOptions {
                 message_bytes_max: 10_000,
@@ -80,10 +81,13 @@ fn start() -> Running {
         };
         let setup = net::Setup {
             options: net::Options {
-                endpoints: vec![net::Endpoint { path: "/ws".into(), kind }],
+                endpoints: vec![net::Endpoint { path: "/ws".into(), kind, message_bytes_max: 10_000 }],
                 http_head_bytes_max: 8192,
                 handshake_ms_max: 60_000,
-                message_bytes_max: 10_000,
+                request_body_ms_max: 60_000,
+                keep_alive_ms: 60_000,
+                cors: Cors::default(),
+                trusted_proxies: TrustedProxies::default(),
                 outbox_bytes_max: 1 << 20,
                 drain_ms_max: 5_000,
             },
@@ -91,6 +95,7 @@ fn start() -> Running {
             desk: Desk::new(ingest, vec![false]),
             clients: client_listener,
             publishers: publisher_listener,
+            handovers: mesh::planes(1, 1).remove(0),
             shared: in_core,
             publish_counters: Box::new(move |shard| {
                 panics_seen.store(shard.counters.panics, Ordering::SeqCst);

@@ -43,6 +43,7 @@ counters! {
     gauge connections "roomcast_connections" "Client TCP connections open now.";
     gauge publishers "roomcast_publishers" "Publisher TCP connections open now.";
     gauge sessions_socket_io "roomcast_sessions_socket_io" "Engine.IO sessions open now.";
+    gauge sessions_polling "roomcast_sessions_polling" "Engine.IO sessions over long-polling now.";
     gauge sessions_raw "roomcast_sessions_raw" "Raw WebSocket sessions open now.";
     gauge sockets "roomcast_sockets" "Sockets connected to a namespace now.";
     gauge rooms_owned "roomcast_rooms_owned" "Rooms whose order this core keeps now.";
@@ -51,6 +52,10 @@ counters! {
     count leaves "roomcast_leaves_total" "Memberships ended, by leaving or by disconnecting.";
     count client_messages "roomcast_client_messages_total" "Messages received from clients, heartbeats excluded.";
     count client_bytes "roomcast_client_received_bytes_total" "Bytes received from clients.";
+    count requests "roomcast_http_requests_total" "HTTP requests from clients, good and bad.";
+    count polls "roomcast_polls_total" "Long-polling responses with packets.";
+    count upgrades "roomcast_upgrades_total" "Sessions that went from long-polling to WebSocket.";
+    count handed_over "roomcast_handed_over_total" "Client connections handed to the core of their session.";
     count lines "roomcast_ingest_lines_total" "Lines received from publishers, good and bad.";
     count ingest_bytes "roomcast_ingest_received_bytes_total" "Bytes received from publishers.";
     count events_ordered "roomcast_events_total" "Events given an offset, once per room.";

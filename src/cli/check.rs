@@ -28,6 +28,7 @@ fn explained(config: &Config) -> String {
         cores => format!("{cores} cores"),
     };
     let _ = writeln!(text, "clients     {}, on {cores}{}", config.server.listen, shown_public(config.server.public));
+    pages_and_proxies(config, &mut text);
     let _ = writeln!(text, "publishers  {}{}", config.ingest.listen, shown_public(config.ingest.public));
     let _ = writeln!(text, "operators   {}{}", config.ops.listen, shown_public(config.ops.public));
     let _ = writeln!(text, "log         {}, {}\n", config.log.level, config.log.format);
@@ -43,23 +44,45 @@ fn shown_public(public: bool) -> &'static str {
     if public { "; public = true: whoever reaches it is not authenticated" } else { "" }
 }
 
+/// Who is let in and believed beyond the usual.
+fn pages_and_proxies(config: &Config, text: &mut String) {
+    let cors = &config.cors;
+    if !cors.origins.is_empty() {
+        let cookies = match (cors.credentials, cors.origins.iter().any(|origin| origin == "*")) {
+            (false, _) => "",
+            (true, false) => ", with cookies",
+            (true, true) => ", with cookies: any page can speak in the name of its visitor",
+        };
+        let _ = writeln!(text, "pages       of {}{cookies}", cors.origins.join(", "));
+    }
+    if !config.server.trusted_proxies.is_empty() {
+        let _ = writeln!(text, "proxies     {}", config.server.trusted_proxies.join(", "));
+    }
+}
+
 fn endpoints(config: &Config, text: &mut String) {
     for endpoint in config.endpoints() {
         let _ = match (endpoint.kind, endpoint.shape()) {
-            (EndpointKind::SocketIo, _) => writeln!(text, "{}  Socket.IO, all namespaces", endpoint.path()),
-            (EndpointKind::Raw, EndpointShape::Nested) => writeln!(
+            (EndpointKind::SocketIo, _) => write!(text, "{}  Socket.IO, all namespaces", endpoint.path()),
+            (EndpointKind::EngineIoEcho, _) => write!(text, "{}  Engine.IO, sends messages back", endpoint.path()),
+            (EndpointKind::WebSocketEcho, _) => write!(text, "{}  WebSocket, sends messages back", endpoint.path()),
+            (EndpointKind::Raw, EndpointShape::Nested) => write!(
                 text,
                 "{}  plain WebSocket in namespace {}: {{\"type\":EVENT,\"data\":DATA}}",
                 endpoint.path(),
                 endpoint.namespace()
             ),
-            (EndpointKind::Raw, EndpointShape::Flat) => writeln!(
+            (EndpointKind::Raw, EndpointShape::Flat) => write!(
                 text,
                 "{}  plain WebSocket in namespace {}: {{\"type\":EVENT, and the fields of DATA}}",
                 endpoint.path(),
                 endpoint.namespace()
             ),
         };
+        if let Some(bytes) = endpoint.message_bytes_max {
+            let _ = write!(text, ", messages up to {bytes} bytes");
+        }
+        text.push('\n');
     }
 }
 
@@ -182,11 +205,17 @@ All limits have their defaults.
     #[test]
     fn rules_in_words() {
         let text = r#"
-            server = { listen = "0.0.0.0:80", cores = 2, public = true }
+            server = { listen = "0.0.0.0:80", cores = 2, public = true, trusted_proxies = ["10.0.0.0/8", "::1"] }
+            cors = { origins = ["*", "null"], credentials = true, max_age_s = 60 }
             mesh.ring_slots = 16
             [[endpoint]]
             kind = "raw"
             shape = "flat"
+            [[endpoint]]
+            kind = "engine.io-echo"
+            message_bytes_max = 2000
+            [[endpoint]]
+            kind = "websocket-echo"
             [[namespace]]
             name = "/a"
             [[namespace.connect]]
@@ -209,11 +238,15 @@ All limits have their defaults.
         assert_eq!(
             explained(&Config::parse(text, "f").unwrap()),
             r#"clients     0.0.0.0:80, on 2 cores; public = true: whoever reaches it is not authenticated
+pages       of *, null, with cookies: any page can speak in the name of its visitor
+proxies     10.0.0.0/8, ::1
 publishers  127.0.0.1:3100
 operators   127.0.0.1:3200
 log         info, auto
 
 /ws  plain WebSocket in namespace /: {"type":EVENT, and the fields of DATA}
+/engine.io/  Engine.IO, sends messages back, messages up to 2000 bytes
+/echo  WebSocket, sends messages back
 
 namespace /
   Every client may connect.
@@ -234,6 +267,7 @@ namespace /a
 
 Not the default:
   server.cores = 2 (default 0)
+  cors.max_age_s = 60 (default 0)
   mesh.ring_slots = 16 (default 0, chosen by the number of cores)
 "#
         );
@@ -244,6 +278,8 @@ Not the default:
         let file = std::env::temp_dir().join(format!("roomcast-check-{}.toml", std::process::id()));
         for (text, error) in [
             ("[server]\ncores = -1", ":2:9: server.cores = -1: must be between 0 and 1024"),
+            ("cors.origins = [\"a.b\"]", ":1:17: cors.origins[0] = \"a.b\": the scheme is missing: write"),
+            ("server.trusted_proxies = [\"a\"]", ":1:27: server.trusted_proxies[0] = \"a\": must be an address"),
             ("ops.listen = \"0.0.0.0:1\"", ":1:14: ops.listen = \"0.0.0.0:1\": anyone who reaches"),
         ] {
             std::fs::write(&file, text).unwrap();

@@ -494,7 +494,12 @@ mod tests {
             let source = RulesSource { name: "/".into(), ..RulesSource::default() };
             let rules = NamespaceRules::compile(&source).unwrap();
             let options = shard::Options {
-                heartbeat: HeartbeatOptions { ping_interval_ms: 1 << 40, ping_timeout_ms: 1, connect_timeout_ms: 1 },
+                heartbeat: HeartbeatOptions {
+                    ping_interval_ms: 1 << 40,
+                    ping_timeout_ms: 1,
+                    connect_timeout_ms: 1,
+                    upgrade_timeout_ms: 1,
+                },
                 limits: LimitOptions {
                     message_bytes_max: 100,
                     attachments_max: 1,
@@ -544,7 +549,7 @@ mod tests {
         fn client(&mut self) -> SlotRef {
             let transport = SlotRef { slot: 0, generation: 0 };
             let ip = std::net::Ipv4Addr::LOCALHOST.into();
-            let handshake = Handshake { kind: Kind::SocketIo, query: "", ip };
+            let handshake = Handshake { kind: Kind::SocketIo, query: "", ip, polls: false, message_bytes_max: 100 };
             let session = self.shard.open(transport, handshake, Millis(0));
             let _ = self.shard.text(session, "40", Millis(0));
             self.shard.receive(usize::MAX, Millis(0));

@@ -1,5 +1,6 @@
 //! One TCP connection's bookkeeping. Does not know what its bytes mean.
 
+use super::http::Http;
 use crate::base::ids::SlotRef;
 use crate::base::wheel::TimerId;
 use crate::ingest::publisher::Publisher;
@@ -39,12 +40,14 @@ pub(super) struct Inbox(pub Vec<u8>);
 /// What a connection is at the moment.
 #[derive(Debug)]
 pub(super) enum Role {
-    /// A client whose request head is not complete.
-    Head,
+    /// A client that speaks HTTP: before its first request, in one, or between two.
+    Http(Box<Http>),
     /// A client with an open WebSocket.
-    WebSocket { session: SlotRef, decoder: ws::Decoder },
+    WebSocket { session: SlotRef, decoder: ws::Decoder, message_bytes_max: usize },
+    /// A client's WebSocket that may take over its session, which polls.
+    Probe { session: SlotRef, decoder: ws::Decoder, message_bytes_max: usize },
     /// A client to whom a close frame is being sent.
-    Closing { session: SlotRef, decoder: ws::Decoder, peer_closed: bool },
+    Closing { session: SlotRef, decoder: ws::Decoder, message_bytes_max: usize, peer_closed: bool },
     /// Everything is sent and our side is shut: what still comes is thrown away, so that the kernel does not reset the
     /// connection before the peer has read the end.
     Lingering { publisher: bool },
@@ -75,7 +78,8 @@ impl Conn {
     pub(super) fn carries(&self, slot: u32) -> bool {
         match &self.role {
             Role::WebSocket { session, .. } | Role::Closing { session, .. } => session.slot == slot,
-            Role::Head | Role::Lingering { .. } | Role::Publisher(_) | Role::Dead => false,
+            Role::Http(http) => http.waits_for().is_some_and(|session| session.slot == slot),
+            Role::Probe { .. } | Role::Lingering { .. } | Role::Publisher(_) | Role::Dead => false,
         }
     }
 }

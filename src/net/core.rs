@@ -3,6 +3,7 @@
 
 use super::conn::{Conn, Role};
 use super::executor::Sleep;
+use super::http::HandOver;
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
 use super::{Options, sys};
@@ -11,6 +12,7 @@ use crate::base::counters;
 use crate::base::ids::SlotRef;
 use crate::base::slab::Slab;
 use crate::ingest::publisher::{Desk, Progress, Publisher};
+use crate::mesh::Plane;
 use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard, TimerKey};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -97,6 +99,8 @@ pub struct Setup {
     pub clients: TcpListener,
     /// Where publishers come in.
     pub publishers: TcpListener,
+    /// For handing connections to the cores of their sessions.
+    pub handovers: Plane<HandOver>,
     /// What the cores share.
     pub shared: Arc<Shared>,
     /// Gets the core's counters now and then, and before it sleeps.
@@ -122,17 +126,23 @@ pub struct Core {
     loaded: VecDeque<SlotRef>,
     /// Publishers with lines that wait for space in the rings or for an answer.
     held_up: Vec<SlotRef>,
+    /// Connections with a whole request that is to be served.
+    pub(super) requests: VecDeque<SlotRef>,
+    /// Connections to and from other cores.
+    pub(super) handovers: Plane<HandOver>,
     pub(super) completions: Vec<Completion>,
+    /// One polling response's body, kept for its memory.
+    pub(super) payload: Vec<u8>,
     scratch: Vec<u8>,
     pub(super) flush: super::flush::Workspace,
     pub(super) now: Millis,
-    drain: Option<Drain>,
+    pub(super) drain: Option<Drain>,
     counted: Millis,
 }
 
 /// The end of a core.
 #[derive(Debug)]
-struct Drain {
+pub(super) struct Drain {
     stage: Stage,
     /// Clients are sent away from here on, whatever is left to be done for them.
     clients_at: Millis,
@@ -163,7 +173,7 @@ impl Core {
     /// # Errors
     /// The kernel refuses the ring.
     pub fn new(setup: Setup) -> io::Result<(Core, Sleep)> {
-        let Setup { options, shard, desk, clients, publishers, shared, publish_counters } = setup;
+        let Setup { options, shard, desk, clients, publishers, handovers, shared, publish_counters } = setup;
         let eventfd = shared.bells.eventfd(shard.core())?;
         let ring = Ring::new(&eventfd)?;
         let mut core = Core {
@@ -179,7 +189,10 @@ impl Core {
             readable: VecDeque::new(),
             loaded: VecDeque::new(),
             held_up: Vec::new(),
+            requests: VecDeque::new(),
+            handovers,
             completions: Vec::new(),
+            payload: Vec::new(),
             scratch: vec![0; READ_BYTES],
             flush: super::flush::Workspace::default(),
             now: Millis(0),
@@ -247,6 +260,9 @@ impl Core {
         worked |= self.act();
         self.drain_on();
         worked |= self.read_some();
+        self.handovers.flush();
+        worked |= self.take_in();
+        worked |= self.serve_some();
         if self.shard.outboxes.dirty_len() <= FLUSH_BACKLOG_MAX {
             worked |= self.publish_some();
             worked |= self.shard.receive(DELIVERIES_PER_TURN, self.now) < DELIVERIES_PER_TURN;
@@ -256,16 +272,19 @@ impl Core {
         worked |= self.act();
         self.shard.port.flush();
         let (shared, counters) = (&self.shared, &mut self.shard.counters);
-        self.shard.port.take_touched(|core| counters.wakes += u64::from(shared.bells.ring(core)));
+        let mut wake = |core| counters.wakes += u64::from(shared.bells.ring(core));
+        self.shard.port.take_touched(&mut wake);
+        self.handovers.take_touched(&mut wake);
         if self.now.since(self.counted) >= 100 {
             self.count_now();
         }
-        worked || !self.readable.is_empty() || !self.loaded.is_empty() || self.is_blocked()
+        let waits = !self.readable.is_empty() || !self.loaded.is_empty() || !self.requests.is_empty();
+        worked || waits || self.is_blocked()
     }
 
     /// True while messages wait for space in rings: the receivers work on it, and this core looks again at once.
     fn is_blocked(&self) -> bool {
-        !self.shard.may_publish()
+        !self.shard.may_publish() || self.handovers.is_blocked()
     }
 
     /// Announces sleep and looks for work once more. True if there is none.
@@ -276,6 +295,7 @@ impl Core {
         }
         self.ring.enable_signal()
             && self.shard.port.is_idle()
+            && self.handovers.is_idle()
             && (self.drain.is_some() || !self.shared.draining.load(Ordering::SeqCst))
     }
 
@@ -319,8 +339,9 @@ impl Core {
                     Role::WebSocket { session, .. } | Role::Closing { session, .. } => {
                         self.shard.outboxes.unblock(session.slot);
                     }
+                    Role::Http(_) => self.send_http(at),
                     Role::Publisher(_) => self.write_receipts(at),
-                    Role::Head | Role::Lingering { .. } => {}
+                    Role::Probe { .. } | Role::Lingering { .. } => {}
                 }
             }
             Completion::Deadline => {}
@@ -349,7 +370,7 @@ impl Core {
         }
         let role = if listener == CLIENTS {
             self.shard.counters.connections += 1;
-            Role::Head
+            Role::Http(Box::default())
         } else {
             self.shard.counters.publishers += 1;
             Role::Publisher(Box::new(Publisher::new()))
@@ -360,6 +381,9 @@ impl Core {
         if listener == CLIENTS {
             self.set_timer(at, self.options.handshake_ms_max);
         }
+        // Its first bytes are mostly here already: they are read in this turn.
+        self.conns[at.slot].readable = true;
+        self.queue(at);
     }
 
     fn accept_ended(&mut self, listener: u32, error: Option<&io::Error>) {
@@ -392,9 +416,16 @@ impl Core {
                 Action::Resume { transport } => {
                     if let Some(conn) = self.conns.get_mut(transport) {
                         conn.paused = false;
-                        self.queue(transport);
+                        match conn.role {
+                            Role::Http(_) => self.requests.push_back(transport),
+                            _ => self.queue(transport),
+                        }
                     }
                 }
+                Action::EndPoll { transport } => self.end_poll(transport),
+                Action::EndPost { transport } => self.end_post(transport),
+                Action::Upgraded { transport } => self.upgraded(transport),
+                Action::Ended { session } => self.shard.closed(session),
                 Action::TransportTimer { transport } => self.timer_fired(transport),
                 Action::Receipt { to, room, offset } => {
                     self.with_publisher(to.publisher, |publisher| publisher.receipt(to, room, offset));
@@ -450,7 +481,7 @@ impl Core {
     }
 
     /// Runs what one connection's bytes cause. A panic in there closes this connection and no other.
-    fn guarded(&mut self, at: SlotRef, handle: impl FnOnce(&mut Core)) {
+    pub(super) fn guarded(&mut self, at: SlotRef, handle: impl FnOnce(&mut Core)) {
         // Everything that a panic may leave half done belongs to this connection, which is taken apart below.
         if catch_unwind(AssertUnwindSafe(|| handle(self))).is_err() {
             self.shard.counters.panics += 1;
@@ -464,7 +495,7 @@ impl Core {
         }
     }
 
-    fn read(&mut self, at: SlotRef) {
+    pub(super) fn read(&mut self, at: SlotRef) {
         let conn = &mut self.conns[at.slot];
         match &conn.role {
             Role::Dead => return,
@@ -484,7 +515,10 @@ impl Core {
                     return;
                 }
             }
-            Role::Head | Role::Closing { .. } | Role::Lingering { .. } => {}
+            // One request after the other.
+            Role::Http(http) if http.is_serving() => return,
+            Role::Probe { .. } if conn.paused => return,
+            Role::Http(_) | Role::Probe { .. } | Role::Closing { .. } | Role::Lingering { .. } => {}
         }
         // What waits is handled before more is read.
         if std::mem::take(&mut self.conns[at.slot].backlog) {
@@ -524,7 +558,9 @@ impl Core {
     fn received(&mut self, at: SlotRef, bytes: &mut [u8]) {
         match &self.conns[at.slot].role {
             Role::Publisher(_) => drop(self.publisher_work(at, bytes, PUBLISH_BYTES_PER_TURN)),
-            Role::Head | Role::WebSocket { .. } | Role::Closing { .. } => self.client_bytes(at, bytes),
+            Role::Http(_) | Role::WebSocket { .. } | Role::Probe { .. } | Role::Closing { .. } => {
+                self.client_bytes(at, bytes);
+            }
             Role::Lingering { .. } | Role::Dead => {}
         }
     }
@@ -537,7 +573,11 @@ impl Core {
                 publisher.end();
                 let _ = self.publisher_work(at, &mut [], PUBLISH_BYTES_PER_TURN);
             }
-            Role::Head => self.finish(at, "left before handshake"),
+            Role::Http(http) => {
+                let label = http.end_label();
+                self.finish(at, label);
+            }
+            Role::Probe { .. } => self.finish(at, ""),
             Role::WebSocket { .. } => self.finish(at, "transport close"),
             Role::Closing { .. } | Role::Lingering { .. } => self.finish(at, ""),
             Role::Dead => {}
@@ -662,10 +702,7 @@ impl Core {
         let Some(conn) = self.conns.get_mut(at) else { unreachable!("a connection's timer dies with it") };
         conn.timer = None;
         match conn.role {
-            Role::Head => {
-                self.shard.counters.count(counters::HTTP_REFUSED, "handshake_timeout");
-                self.finish(at, "handshake timeout");
-            }
+            Role::Http(_) => self.http_timer_fired(at),
             // The close is counted already.
             _ => self.finish(at, ""),
         }
@@ -675,13 +712,17 @@ impl Core {
     fn begin_close(&mut self, at: SlotRef, closing: Closing) {
         let Some(conn) = self.conns.get_mut(at) else { return };
         match std::mem::replace(&mut conn.role, Role::Dead) {
-            Role::WebSocket { session, decoder } => {
+            Role::WebSocket { session, decoder, message_bytes_max } => {
                 // Who broke the protocol is not listened to any more, not even for an answer (RFC 6455 section 7.1.7).
                 let peer_closed = matches!(closing.code, 1002 | 1003 | 1007 | 1009);
-                self.conns[at.slot].role = Role::Closing { session, decoder, peer_closed };
+                self.conns[at.slot].role = Role::Closing { session, decoder, message_bytes_max, peer_closed };
                 self.shard.counters.count(counters::CLOSES, closing.label);
                 self.push_close_frame(session, closing.code, closing.label);
                 self.set_timer(at, CLOSE_MS_MAX);
+            }
+            other @ Role::Probe { .. } => {
+                self.conns[at.slot].role = other;
+                self.close_probe(at, closing);
             }
             other => self.conns[at.slot].role = other,
         }
@@ -695,7 +736,9 @@ impl Core {
             {
                 tracing::debug!(%error, "cannot reset a slow consumer; it is closed in good order");
             }
-            self.finish(at, closing.label);
+            // The close of a session that polls is counted already.
+            let polls = matches!(conn.role, Role::Http(_) | Role::Probe { .. });
+            self.finish(at, if polls { "" } else { closing.label });
         }
     }
 
@@ -714,7 +757,20 @@ impl Core {
                 self.shard.closed(session);
                 self.shard.counters.connections -= 1;
             }
-            Role::Head | Role::Lingering { publisher: false } => self.shard.counters.connections -= 1,
+            Role::Http(http) => {
+                self.shard.counters.connections -= 1;
+                if let Some(session) = http.waits_for() {
+                    self.shard.poll_aborted(session, at);
+                }
+                if let Some(session) = http.posts_to() {
+                    self.shard.post_aborted(session, at);
+                }
+            }
+            Role::Probe { session, .. } => {
+                self.shard.counters.connections -= 1;
+                self.shard.probe_ended(session, at);
+            }
+            Role::Lingering { publisher: false } => self.shard.counters.connections -= 1,
             Role::Lingering { publisher: true } => {}
             Role::Publisher(_) => self.forget_publisher(at),
         }
@@ -722,6 +778,11 @@ impl Core {
             let metric = if is_publisher { counters::PUBLISHER_CLOSES } else { counters::CLOSES };
             self.shard.counters.count(metric, label);
         }
+        self.let_go(at);
+    }
+
+    /// Ends the polls of a dead connection.
+    pub(super) fn let_go(&mut self, at: SlotRef) {
         let conn = &self.conns[at.slot];
         self.ring.cancel_polls(at, conn.polls_read, conn.polls_write);
         self.bury(at);
@@ -734,7 +795,8 @@ impl Core {
         match std::mem::replace(&mut conn.role, Role::Lingering { publisher }) {
             Role::WebSocket { session, .. } | Role::Closing { session, .. } => self.shard.closed(session),
             Role::Publisher(_) => self.forget_publisher(at),
-            Role::Head | Role::Lingering { .. } | Role::Dead => {}
+            Role::Probe { session, .. } => self.shard.probe_ended(session, at),
+            Role::Http(_) | Role::Lingering { .. } | Role::Dead => {}
         }
         let conn = &mut self.conns[at.slot];
         conn.inbox = None;
@@ -838,7 +900,14 @@ impl Core {
                     let session = *session;
                     self.shard.shut(session, GOING_AWAY);
                 }
-                Role::Head | Role::Publisher(_) => self.finish(at, GOING_AWAY.label),
+                Role::Http(http) => match http.waits_for() {
+                    Some(session) => self.shard.shut(session, GOING_AWAY),
+                    None if http.is_idle() => self.finish(at, GOING_AWAY.label),
+                    // Its response ends the connection.
+                    None => {}
+                },
+                Role::Probe { .. } => self.close_probe(at, GOING_AWAY),
+                Role::Publisher(_) => self.finish(at, GOING_AWAY.label),
                 Role::Closing { .. } | Role::Lingering { .. } | Role::Dead => {}
             }
         }

@@ -292,6 +292,11 @@ impl Outboxes {
         complete
     }
 
+    /// Another transport drains the outbox from now on, as long as it is not blocked.
+    pub fn carry(&mut self, slot: u32, transport: u32) {
+        self.boxes[slot as usize].transport = transport;
+    }
+
     /// The transport takes nothing until [`Outboxes::unblock`].
     pub fn block(&mut self, slot: u32) {
         self.boxes[slot as usize].blocked = true;

@@ -153,7 +153,7 @@ impl Shard {
     pub(super) fn open_ask(&mut self, options: AskOptions, to: ReceiptTo, cores: Option<usize>) -> Ask {
         self.asks.count = (self.asks.count + 1) & ((1 << COUNT_BITS) - 1);
         let id = (self.core.index() as u64) << COUNT_BITS | self.asks.count;
-        let due = self.timers.present().after(options.timeout_ms).min(self.asks.latest);
+        let due = self.now.after(options.timeout_ms).min(self.asks.latest);
         let timers = &mut self.timers;
         let at = self.asks.open.insert_with(|at| Open {
             to,
@@ -363,6 +363,7 @@ mod tests {
                     ping_interval_ms: TIMEOUT_MS / 2,
                     ping_timeout_ms: TIMEOUT_MS / 2,
                     connect_timeout_ms: 1 << 40,
+                    upgrade_timeout_ms: 1 << 40,
                 },
                 limits: LimitOptions {
                     message_bytes_max: 1000,
@@ -382,7 +383,8 @@ mod tests {
         fn client(&mut self) -> SlotRef {
             self.clients += 1;
             let transport = SlotRef { slot: self.clients, generation: 0 };
-            let handshake = Handshake { kind: Kind::SocketIo, query: "", ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+            let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let handshake = Handshake { kind: Kind::SocketIo, query: "", ip, polls: false, message_bytes_max: 1000 };
             let session = self.shard.open(transport, handshake, Millis(0));
             self.say(session, "40");
             self.read(session);

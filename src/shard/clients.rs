@@ -11,7 +11,7 @@ use crate::base::ids::{NamespaceId, RoomKey, RoomName, SlotRef, SocketId};
 use crate::proto::engineio::{self, PacketType};
 use crate::proto::raw::{self, Shape};
 use crate::proto::socketio::{self, Incoming, PacketKind};
-use crate::proto::{http, json};
+use crate::proto::{http, json, ws};
 use crate::session::rules::{Facts, Outcome, Refusal, RoomStep};
 use crate::session::{Kind, Notes, Socket};
 use smallvec::SmallVec;
@@ -35,8 +35,9 @@ impl Shard {
             panic!("a client's message asked for a panic");
         }
         match self.sessions[at.slot].kind {
-            Kind::SocketIo => self.engine_io(at, text, now),
+            Kind::SocketIo | Kind::EngineIoEcho => self.engine_io(at, text, now),
             Kind::Raw { shape, .. } => self.raw_text(at, text, shape),
+            Kind::WebSocketEcho => self.echo(at, ws::Kind::Text, text.as_bytes()),
         }
         self.flow(at)
     }
@@ -56,13 +57,23 @@ impl Shard {
                 self.counters.count(counters::CLIENT_ERRORS, "binary_on_raw");
                 self.close(at, UNSUPPORTED);
             }
+            Kind::EngineIoEcho | Kind::WebSocketEcho => self.echo(at, ws::Kind::Binary, bytes),
         }
         self.flow(at)
     }
 
+    /// Sends a message back as it came.
+    fn echo(&mut self, at: SlotRef, kind: ws::Kind, message: &[u8]) {
+        self.counters.client_messages += 1;
+        self.scratch.clear();
+        ws::write_header(&mut self.scratch, kind, message.len());
+        self.scratch.extend_from_slice(message);
+        self.push_scratch(at.slot);
+    }
+
     /// The client's WebSocket answered a ping.
     pub fn websocket_pong(&mut self, at: SlotRef, now: Millis) {
-        if self.hears(at) && self.sessions[at.slot].kind != Kind::SocketIo {
+        if self.hears(at) && !self.sessions[at.slot].kind.is_engine_io() {
             self.pong(at, now);
         }
     }
@@ -143,13 +154,14 @@ impl Shard {
                 match self.sessions[at.slot].kind {
                     Kind::SocketIo => self.connect_error(at, &self.namespace_name(namespace), &refusal.reason),
                     Kind::Raw { .. } => self.close(at, REFUSED),
+                    Kind::EngineIoEcho | Kind::WebSocketEcho => unreachable!("an echo connects to no namespace"),
                 }
             }
         }
     }
 
     /// True while the session is there and what its client says counts.
-    fn hears(&self, at: SlotRef) -> bool {
+    pub(super) fn hears(&self, at: SlotRef) -> bool {
         self.sessions.get(at).is_some_and(|session| !session.closing)
     }
 
@@ -157,7 +169,7 @@ impl Shard {
         if self.sessions.get(at).is_some_and(|session| session.busy.is_some()) { Flow::Wait } else { Flow::Ready }
     }
 
-    fn protocol_error(&mut self, at: SlotRef, label: &'static str) {
+    pub(super) fn protocol_error(&mut self, at: SlotRef, label: &'static str) {
         self.counters.count(counters::CLIENT_ERRORS, label);
         self.close(at, PROTOCOL_ERROR);
     }
@@ -168,6 +180,9 @@ impl Shard {
             Err(error) => return self.protocol_error(at, error.label()),
         };
         match kind {
+            PacketType::Message if self.sessions[at.slot].kind == Kind::EngineIoEcho => {
+                self.echo(at, ws::Kind::Text, text.as_bytes());
+            }
             PacketType::Message => {
                 let limits = socketio::Limits {
                     attachments_max: self.options.limits.attachments_max,
@@ -184,14 +199,11 @@ impl Shard {
                 }
             }
             PacketType::Pong => self.pong(at, now),
-            PacketType::Ping => {
-                self.scratch.clear();
-                engineio::pong(&mut self.scratch, data);
-                self.push_scratch(at.slot);
-            }
+            // Heartbeats go the other way.
+            PacketType::Ping => self.protocol_error(at, "heartbeat_direction"),
             PacketType::Close => self.close(at, CLIENT_LEFT),
-            PacketType::Noop => {}
-            PacketType::Open | PacketType::Upgrade => self.protocol_error(at, "unexpected_packet"),
+            // The reference server takes no notice of these.
+            PacketType::Noop | PacketType::Open | PacketType::Upgrade => {}
         }
     }
 
@@ -390,6 +402,7 @@ impl Shard {
                 let event = Event::new(namespace, name_json, args_json, arg_count);
                 raw::event(&mut self.scratch, shape, &event);
             }
+            Kind::EngineIoEcho | Kind::WebSocketEcho => unreachable!("an echo has no rules"),
         }
         Frame::new(&self.scratch)
     }

@@ -439,7 +439,7 @@ fn frame(
 fn encode(event: &Event, ack_id: Option<u64>, encoding: Encoding, namespace: &str, scratch: &mut Vec<u8>) -> Frame {
     scratch.clear();
     match encoding {
-        Encoding::SocketIoWebSocket => {
+        Encoding::SocketIo => {
             socketio::event(scratch, namespace, ack_id, event.name_json(), event.args_json(), &event.attachments);
         }
         Encoding::RawNested => raw::event(scratch, raw::Shape::Nested, event),

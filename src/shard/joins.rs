@@ -265,7 +265,8 @@ impl Shard {
     fn resume(&mut self, at: SlotRef) {
         let session = &mut self.sessions[at.slot];
         if session.busy.take().is_some() {
-            self.actions.push_back(Action::Resume { transport: session.transport });
+            let transport = session.polling.as_ref().map_or(Some(session.transport), |polling| polling.post);
+            self.actions.extend(transport.map(|transport| Action::Resume { transport }));
         }
     }
 

@@ -7,6 +7,7 @@ mod clients;
 mod delivery;
 mod joins;
 pub mod messages;
+mod transports;
 
 use crate::base::clock::Millis;
 use crate::base::counters::{self, Counters};
@@ -15,12 +16,12 @@ use crate::base::ids::{CoreId, NamespaceId, Offset, RoomName, SlotRef, SocketId,
 use crate::base::slab::Slab;
 use crate::base::wheel::Wheel;
 use crate::mesh::Port;
-use crate::proto::engineio;
 use crate::proto::line::Acks;
+use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
-use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, Session, Socket, own_query};
+use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query};
 use messages::{Down, ReceiptTo, Up};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -30,6 +31,7 @@ use std::net::IpAddr;
 pub use asks::AskOptions;
 pub use delivery::Line;
 pub use joins::NamedOperation;
+pub use transports::{Posted, Probed, TRANSPORT_ERROR, UPGRADE_FAILED, UPGRADE_TIMEOUT};
 
 /// What a shard needs besides its namespaces.
 #[derive(Clone, Copy, Debug)]
@@ -58,10 +60,14 @@ pub struct Namespace {
 pub struct Handshake<'a> {
     /// What the endpoint speaks.
     pub kind: Kind,
+    /// True if the connection's request is the session's first poll, false if it opened a WebSocket.
+    pub polls: bool,
     /// The query string.
     pub query: &'a str,
     /// The client's address.
     pub ip: IpAddr,
+    /// Largest message or POST that the endpoint takes.
+    pub message_bytes_max: usize,
 }
 
 /// Why a transport is closed: a close code (RFC 6455 section 7.4) and a metrics label, which is also the reason's text.
@@ -119,6 +125,26 @@ pub enum Action {
     Resume {
         /// Which transport.
         transport: SlotRef,
+    },
+    /// End the waiting poll with a noop: another transport carries the session.
+    EndPoll {
+        /// Which transport.
+        transport: SlotRef,
+    },
+    /// The session of a POST is gone before all of it has come: refuse it.
+    EndPost {
+        /// Which transport.
+        transport: SlotRef,
+    },
+    /// The WebSocket that probed carries its session from now on, and can be read again.
+    Upgraded {
+        /// Which transport.
+        transport: SlotRef,
+    },
+    /// The session is over and has no transport: [`Shard::closed`] takes it away.
+    Ended {
+        /// Which session.
+        session: SlotRef,
     },
     /// A deadline that the transport armed has come.
     TransportTimer {
@@ -213,14 +239,34 @@ pub struct Shard {
     pub counters: Counters,
     scratch: Vec<u8>,
     json: crate::proto::json::Scratch,
-    pings: Pings,
+    stock: Stock,
+    /// As of the last [`Shard::advance`].
+    now: Millis,
 }
 
-/// Heartbeat frames, made once.
+/// Frames that are always the same, made once.
 #[derive(Debug)]
-struct Pings {
-    engine_io: Frame,
-    websocket: Frame,
+struct Stock {
+    ping: Frame,
+    close: Frame,
+    noop: Frame,
+    websocket_ping: Frame,
+}
+
+impl Stock {
+    fn new() -> Stock {
+        let frame = |write: fn(&mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            Frame::new(&bytes)
+        };
+        Stock {
+            ping: frame(engineio::ping),
+            close: frame(engineio::close),
+            noop: frame(engineio::noop),
+            websocket_ping: frame(|out| ws::write_header(out, ws::Kind::Ping, 0)),
+        }
+    }
 }
 
 impl Shard {
@@ -237,8 +283,6 @@ impl Shard {
     ) -> Shard {
         let core = port.core();
         assert!(namespaces.len() <= usize::from(u16::MAX), "namespaces are numbered by u16");
-        let mut engine_io = Vec::new();
-        engineio::ping(&mut engine_io);
         Shard {
             core,
             topology,
@@ -264,7 +308,8 @@ impl Shard {
             counters: Counters::default(),
             scratch: Vec::new(),
             json: crate::proto::json::Scratch::default(),
-            pings: Pings { engine_io: Frame::new(&engine_io), websocket: Frame::new(&[0x89, 0]) },
+            stock: Stock::new(),
+            now,
         }
     }
 
@@ -294,15 +339,22 @@ impl Shard {
     /// Opens a session, whose frames `transport` carries, and sends what its protocol says first.
     pub fn open(&mut self, transport: SlotRef, handshake: Handshake<'_>, now: Millis) -> SlotRef {
         let random = self.random_bytes();
-        let beat_at = now.after(self.options.heartbeat.ping_interval_ms);
-        let connect_by = match handshake.kind {
-            Kind::SocketIo => now.after(self.options.heartbeat.connect_timeout_ms),
-            Kind::Raw { .. } => Millis::NEVER,
+        let HeartbeatOptions { ping_interval_ms, connect_timeout_ms, .. } = self.options.heartbeat;
+        let beat_at = match handshake.kind {
+            Kind::SocketIo | Kind::Raw { .. } | Kind::EngineIoEcho => now.after(ping_interval_ms),
+            // Whoever tests a WebSocket counts every frame; who has gone is found by the kernel's keep-alive.
+            Kind::WebSocketEcho => Millis::NEVER,
         };
+        let connect_by = match handshake.kind {
+            Kind::SocketIo => now.after(connect_timeout_ms),
+            Kind::Raw { .. } | Kind::EngineIoEcho | Kind::WebSocketEcho => Millis::NEVER,
+        };
+        let polling = Polling { poll: Some(transport), ..Polling::default() };
         let core = self.core;
         let at = self.sessions.insert_with(|at| Session {
             kind: handshake.kind,
             transport,
+            polling: handshake.polls.then(|| Box::new(polling)),
             sockets: smallvec::SmallVec::new(),
             query: own_query(handshake.query),
             ip: match handshake.ip {
@@ -320,26 +372,28 @@ impl Shard {
         });
         self.outboxes.open(at.slot, transport.slot);
         self.arm(at);
+        self.counters.sessions_polling += u64::from(handshake.polls);
         match handshake.kind {
-            Kind::SocketIo => {
+            Kind::SocketIo | Kind::EngineIoEcho => {
                 self.counters.sessions_socket_io += 1;
                 let sid = self.sessions[at.slot].sid;
                 let heartbeat = self.options.heartbeat;
                 self.scratch.clear();
-                let handshake = engineio::Handshake {
+                let open = engineio::Handshake {
                     sid: &sid.to_string(),
-                    upgrades: &[],
+                    upgrades: if handshake.polls { &["websocket"] } else { &[] },
                     ping_interval_ms: heartbeat.ping_interval_ms,
                     ping_timeout_ms: heartbeat.ping_timeout_ms,
-                    payload_bytes_max: self.options.limits.message_bytes_max as u64,
+                    payload_bytes_max: handshake.message_bytes_max as u64,
                 };
-                engineio::open(&mut self.scratch, &handshake);
+                engineio::open(&mut self.scratch, &open);
                 self.push_scratch(at.slot);
             }
             Kind::Raw { namespace, .. } => {
                 self.counters.sessions_raw += 1;
                 self.connect(at, namespace, None);
             }
+            Kind::WebSocketEcho => self.counters.sessions_raw += 1,
         }
         at
     }
@@ -351,16 +405,20 @@ impl Shard {
         }
         self.tear_down(session);
         self.outboxes.close(session.slot);
-        let kind = self.sessions.remove(session).map(|session| session.kind);
-        match kind {
-            Some(Kind::SocketIo) => self.counters.sessions_socket_io -= 1,
-            Some(Kind::Raw { .. }) => self.counters.sessions_raw -= 1,
-            None => unreachable!("looked up above"),
+        let Some(session) = self.sessions.remove(session) else { unreachable!("looked up above") };
+        if let Some(timer) = session.timer {
+            self.timers.cancel(timer);
+        }
+        self.counters.sessions_polling -= u64::from(session.polling.is_some());
+        match session.kind {
+            Kind::SocketIo | Kind::EngineIoEcho => self.counters.sessions_socket_io -= 1,
+            Kind::Raw { .. } | Kind::WebSocketEcho => self.counters.sessions_raw -= 1,
         }
     }
 
     /// Moves time on: heartbeats, timeouts, idle rooms, asks.
     pub fn advance(&mut self, now: Millis) {
+        self.now = now;
         let mut fired = std::mem::take(&mut self.fired);
         self.timers.advance(now, &mut fired);
         // Asks first: what follows from the other deadlines ends asks and cancels their timers, which must not have
@@ -433,7 +491,13 @@ impl Shard {
                 let socket = self.sockets.get(*socket).expect("a session's socket exists");
                 assert_eq!((socket.session, socket.namespace), (at.slot, *namespace));
             }
-            assert_eq!(session.timer.is_none(), session.closing, "a live session has a deadline");
+            let lingers = session.polling.as_ref().is_some_and(|polling| polling.lingers);
+            let due = if session.closing { lingers } else { session.due() != Millis::NEVER };
+            assert_eq!(session.timer.is_some(), due, "a live session has a deadline");
+            if let Some(polling) = &session.polling {
+                let transport = polling.poll.unwrap_or(NOWHERE);
+                assert_eq!(session.transport, transport, "a polled session's transport is its waiting poll");
+            }
         }
         assert_eq!(self.sockets.len(), self.sessions.iter().map(|(_, s)| s.sockets.len()).sum::<usize>());
     }
@@ -450,19 +514,37 @@ impl Shard {
 
     /// Ends the session's presence everywhere and has its transport closed after what waits is sent.
     fn close(&mut self, session: SlotRef, closing: Closing) {
-        if self.tear_down(session) {
-            let transport = self.sessions[session.slot].transport;
-            self.actions.push_back(Action::Close { transport, closing });
+        if !self.tear_down(session) {
+            return;
         }
+        let Session { transport, polling, .. } = &self.sessions[session.slot];
+        if polling.is_some() {
+            return self.close_polling(session, closing);
+        }
+        self.actions.push_back(Action::Close { transport: *transport, closing });
     }
 
     /// Like [`Shard::close`], without sending what waits.
     fn abort(&mut self, session: SlotRef, closing: Closing) {
-        if self.tear_down(session) {
-            self.outboxes.close(session.slot);
-            let transport = self.sessions[session.slot].transport;
-            self.actions.push_back(Action::Abort { transport, closing });
+        if !self.tear_down(session) {
+            return;
         }
+        self.outboxes.close(session.slot);
+        let Session { transport, polling, .. } = &self.sessions[session.slot];
+        let Some(polling) = polling else {
+            self.actions.push_back(Action::Abort { transport: *transport, closing });
+            return;
+        };
+        let probe = polling.probe.map(|probe| probe.transport);
+        match (polling.poll, probe) {
+            (None, None) => {}
+            (poll, probe) => {
+                let carriers = poll.into_iter().chain(probe);
+                self.actions.extend(carriers.map(|transport| Action::Abort { transport, closing }));
+            }
+        }
+        self.counters.count(counters::CLOSES, closing.label);
+        self.actions.push_back(Action::Ended { session });
     }
 
     /// Takes the session out of everything; false if that was done before.
@@ -483,6 +565,10 @@ impl Shard {
     fn session_due(&mut self, at: SlotRef, now: Millis) {
         let Some(session) = self.sessions.get_mut(at) else { unreachable!("a session's timer dies with it") };
         session.timer = None;
+        if session.closing {
+            // It lingered for a poll that did not come.
+            return self.closed(at);
+        }
         if session.connect_by <= now {
             return self.close(at, CONNECT_TIMEOUT);
         }
@@ -493,11 +579,12 @@ impl Shard {
             session.beat = Beat::Pong;
             session.beat_at = session.beat_at.after(self.options.heartbeat.ping_timeout_ms);
             let frame = match session.kind {
-                Kind::SocketIo => self.pings.engine_io.clone(),
-                Kind::Raw { .. } => self.pings.websocket.clone(),
+                Kind::SocketIo | Kind::EngineIoEcho => self.stock.ping.clone(),
+                Kind::Raw { .. } | Kind::WebSocketEcho => self.stock.websocket_ping.clone(),
             };
             self.push(at.slot, frame);
         }
+        self.upgrade_due(at, now);
         self.arm(at);
     }
 
@@ -518,8 +605,17 @@ impl Shard {
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
         }
-        let due = session.connect_by.min(session.beat_at);
-        session.timer = Some(self.timers.arm(due, TimerKey::Session(at)));
+        let due = session.due();
+        if due != Millis::NEVER {
+            session.timer = Some(self.timers.arm(due, TimerKey::Session(at)));
+        }
+    }
+
+    /// Arms the deadline of a session that may be closing: then it has none, or its own.
+    fn rearm(&mut self, at: SlotRef) {
+        if !self.sessions[at.slot].closing {
+            self.arm(at);
+        }
     }
 
     fn expire_rooms(&mut self, now: Millis) {

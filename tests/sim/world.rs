@@ -27,6 +27,7 @@ reply = { event = "left", data = { room = "{data.room}" } }
 const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const PING_INTERVAL_MS: u64 = 25_000;
 const PING_TIMEOUT_MS: u64 = 20_000;
+const UPGRADE_TIMEOUT_MS: u64 = 10_000;
 /// Of a stuck client: a few frames.
 const OUTBOX_BYTES_MAX: u32 = 600;
 
@@ -116,6 +117,7 @@ impl World {
                 ping_interval_ms: PING_INTERVAL_MS,
                 ping_timeout_ms: PING_TIMEOUT_MS,
                 connect_timeout_ms: 45_000,
+                upgrade_timeout_ms: UPGRADE_TIMEOUT_MS,
             },
             limits: LimitOptions {
                 message_bytes_max: 10_000,
@@ -316,7 +318,8 @@ impl World {
             1 => Kind::Raw { namespace: NamespaceId(0), shape: Shape::Flat },
             _ => Kind::SocketIo,
         };
-        let handshake = Handshake { kind, query: "", ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let handshake = Handshake { kind, polls: false, query: "", ip, message_bytes_max: 10_000 };
         let session = self.shards[core].open(transport, handshake, self.now);
         let mut client = Client { socket_io: kind == Kind::SocketIo, ..Client::default() };
         client.memberships.insert(String::new(), vec![Membership::asked(self.step)]);
@@ -369,6 +372,7 @@ impl World {
         let text = match self.peers[peer].kind {
             Kind::SocketIo => format!(r#"42["{what}",{{"room":"{room}"}}]"#),
             Kind::Raw { .. } => format!(r#"{{"type":"{what}","data":{{"room":"{room}"}}}}"#),
+            Kind::EngineIoEcho | Kind::WebSocketEcho => unreachable!("no echoes here"),
         };
         let step = self.step;
         let client = &mut self.model.clients[peer];
@@ -609,6 +613,10 @@ impl World {
                         self.hear(peer);
                     }
                     Action::TransportTimer { .. } => unreachable!("no transport armed one"),
+                    Action::EndPoll { .. } | Action::EndPost { .. } | Action::Upgraded { .. } => {
+                        unreachable!("nobody polls")
+                    }
+                    Action::Ended { session } => self.shards[core].closed(session),
                     Action::Receipt { to, room, offset } => {
                         self.sources[core][to.publisher.slot as usize].publisher.receipt(to, room, offset);
                     }
