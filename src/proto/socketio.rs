@@ -14,7 +14,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use memchr::memchr;
 use smallvec::SmallVec;
 
 use super::engineio::{Decimal, binary_frame, text_frame};
@@ -183,7 +182,7 @@ impl std::error::Error for PacketError {}
 pub struct Packet<'a> {
     /// What it is for.
     pub kind: PacketKind,
-    /// Starts with `/`, has no comma and no `?`; `/` where the packet names none.
+    /// Starts with `/`, has no comma; `/` where the packet names none.
     pub namespace: &'a str,
     /// In an event: the client wants an answer under this number. In an acknowledgement: the event that it answers.
     pub ack_id: Option<u64>,
@@ -197,8 +196,7 @@ pub struct Packet<'a> {
 
 /// Takes the text of an Engine.IO message apart: `<type>[<attachments>-][<namespace>,][<ack id>][<payload>]`.
 ///
-/// A query string behind the namespace is cut off. The reference server does so for Engine.IO protocol 3 only and takes
-/// it for a part of the name otherwise.
+/// A `?` is a character of the namespace's name like others, as in the reference server.
 ///
 /// # Errors
 /// What is wrong with the packet; never [`PacketError::UnexpectedText`], which only the [`Reassembler`] can know.
@@ -225,7 +223,6 @@ pub fn decode<'a>(text: &'a str, limits: &Limits, scratch: &mut json::Scratch) -
     let mut namespace = "/";
     if rest.starts_with('/') {
         (namespace, rest) = rest.split_once(',').unwrap_or((rest, ""));
-        namespace = memchr(b'?', namespace.as_bytes()).map_or(namespace, |query| &namespace[..query]);
     }
 
     let (digits, payload) = split_digits(rest);
@@ -635,8 +632,8 @@ mod tests {
             ("0", Connect, "/", None, 0, ""),
             ("0/admin,", Connect, "/admin", None, 0, ""),
             ("0/admin", Connect, "/admin", None, 0, ""),
-            ("0/admin?token=1234&uid=abcd,", Connect, "/admin", None, 0, ""),
-            ("0/admin?token=1234,{\"a\":1}", Connect, "/admin", None, 0, "{\"a\":1}"),
+            ("0/admin?token=1234&uid=abcd,", Connect, "/admin?token=1234&uid=abcd", None, 0, ""),
+            ("0/admin?token=1234,{\"a\":1}", Connect, "/admin?token=1234", None, 0, "{\"a\":1}"),
             ("0{\"token\":\"123\"}", Connect, "/", None, 0, "{\"token\":\"123\"}"),
             ("0/,{}", Connect, "/", None, 0, "{}"),
             ("01", Connect, "/", Some(1), 0, ""),
