@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::{OPEN, Publisher, RawClient, Server, Signal, node, wait_until};
+use common::{OPEN, Publisher, RawClient, Server, Signal, http, node, wait_until};
 use serde_json::{Value, json};
 use std::process::Command;
 
 on_one_and_two_cores!(
     the_official_client_answers,
+    it_answers_by_long_polling_too,
     packet_by_packet,
     a_line_that_asks_wrongly_is_refused,
     answers_that_are_too_large_are_counted,
@@ -16,6 +17,7 @@ on_one_and_two_cores!(
     a_drain_does_not_wait_for_answers,
     the_command_line_prints_answers,
     a_volatile_event_cuts_nobody,
+    a_volatile_event_needs_a_poll_that_waits,
 );
 
 fn config() -> String {
@@ -38,7 +40,12 @@ fn asked(client: &mut RawClient) -> u64 {
 }
 
 fn the_official_client_answers(cores: usize) {
-    node("acks.js", &Server::start(&config(), cores), &[]);
+    node("acks.js", &Server::start(&config(), cores), &["websocket"]);
+}
+
+fn it_answers_by_long_polling_too(cores: usize) {
+    node("acks.js", &Server::start(&config(), cores), &["polling"]);
+    node("acks.js", &Server::start(&config(), cores), &["polling", "websocket"]);
 }
 
 fn packet_by_packet(cores: usize) {
@@ -218,4 +225,36 @@ fn a_volatile_event_cuts_nobody(cores: usize) {
         assert_eq!(sleeper.next(), r#"{"type":"fresh"}"#);
     }
     assert_eq!(server.metric("roomcast_closes_total"), 0.0);
+}
+
+fn a_volatile_event_needs_a_poll_that_waits(cores: usize) {
+    let server = Server::start(&config(), cores);
+    let listen = server.listen;
+    let get = move |sid: &str| {
+        let path = format!("/socket.io/?EIO=4&transport=polling{sid}");
+        http(listen, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).body
+    };
+    let open: Value = serde_json::from_str(&get("")[1..]).unwrap();
+    let sid = format!("&sid={}", open["sid"].as_str().unwrap());
+    let say = |packet: &str| {
+        let head =
+            format!("POST /socket.io/?EIO=4&transport=polling{sid} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        let length = packet.len();
+        let request = format!("{head}Content-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{packet}");
+        assert_eq!(http(listen, &request).body, "ok");
+    };
+    say("40");
+    assert!(get(&sid).starts_with("40{"));
+    let mut publisher = Publisher::connect(&server);
+    assert_eq!(publisher.ask(r#"{"id":1,"event":"lost","volatile":true}"#)["ok"], true);
+    server.await_metric("roomcast_volatile_dropped_total", &[], 1.0);
+    assert_eq!(publisher.ask(r#"{"id":1,"event":"kept"}"#)["ok"], true);
+    assert_eq!(get(&sid), r#"42["kept"]"#);
+    // From some moment on the poll waits, and takes the next one.
+    let poll = std::thread::spawn(move || get(&sid));
+    wait_until("a volatile event has ended the poll", || {
+        publisher.line(r#"{"event":"found","volatile":true}"#);
+        poll.is_finished()
+    });
+    assert!(poll.join().unwrap().starts_with(r#"42["found"]"#));
 }

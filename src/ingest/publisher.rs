@@ -1,5 +1,5 @@
-//! One publisher's connection: lines in, receipts out, both with backpressure. Receipts come in the lines' order, except
-//! those that wait for clients' acknowledgements. Knows the shard, not the socket.
+//! One publisher's connection: lines in, receipts out, both with backpressure. Receipts come in the lines' order, but
+//! those that wait for clients' acknowledgements come when these are in. Knows the shard, not the socket.
 
 use crate::base::counters;
 use crate::base::event::Event;

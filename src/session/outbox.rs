@@ -188,8 +188,8 @@ impl Outboxes {
         Offer::Queued
     }
 
-    /// Like [`Outboxes::offer`], for a frame that is of no use later: it is not taken while the transport is blocked, nor
-    /// while the outbox has no room, which is no fault of the session's.
+    /// Like [`Outboxes::offer`], for a frame that is of no use later: it is not taken while the transport is blocked,
+    /// nor while the outbox has no room, which is no fault of the session's.
     pub fn offer_volatile(&mut self, slot: u32, shared: SharedFrame, bytes_max: u32) -> Offer {
         let outbox = &self.boxes[slot as usize];
         if outbox.open && outbox.blocked {

@@ -501,20 +501,15 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_that_ends_with_the_ask_disturbs_nothing() {
+    fn a_heartbeat_that_ends_before_the_ask_in_the_same_turn_disturbs_nothing() {
         let mut bench = Bench::new();
         let client = bench.client();
         bench.advance(TIMEOUT_MS / 2);
-        assert_eq!(bench.read(client), "2", "a ping");
-        bench.shard.advance(Millis(TIMEOUT_MS / 2 + 1));
-        let event = Event::new(NamespaceId(0), "\"e\"", "", 0);
-        let ask = Some(AskOptions { timeout_ms: TIMEOUT_MS / 2 - 2, answer_bytes_max: 0 });
-        let line = Line { event, rooms: SmallVec::new(), except: Vec::new(), volatile: false, ask };
-        bench.shard.publish(line, Some(ReceiptTo { core: CoreId::new(0), publisher: PUBLISHER, ticket: 7 }));
-        bench.rest();
-        bench.advance(TIMEOUT_MS);
+        assert_eq!(bench.read(client), "2", "a ping, which nobody answers");
+        bench.ask(1000);
+        bench.advance(2 * TIMEOUT_MS);
         assert_eq!(bench.ended(), Some((1, String::new(), 1, 0)));
-        assert!(bench.shard.timers.len() <= 1, "only rooms are watched");
+        assert!(bench.shard.asks.asked.is_empty() && bench.shard.asks.open.is_empty());
     }
 
     #[test]
@@ -528,6 +523,22 @@ mod tests {
         bench.say(clients[2], "432[3]");
         assert_eq!(bench.ended(), Some((3, "1 | 3".to_owned(), 0, 1)));
         assert_eq!(bench.shard.counters.acks_dropped, 1);
+    }
+
+    #[test]
+    fn several_cores_answers_share_one_bound() {
+        let mut bench = Bench::new();
+        let sid = crate::base::ids::SocketId::new(CoreId::new(0), 0, [0; 9]);
+        let answer = |args: &str| Ack { sid, args_json: args.into() };
+        let to = ReceiptTo { core: CoreId::new(0), publisher: PUBLISHER, ticket: 7 };
+        let options = AskOptions { timeout_ms: TIMEOUT_MS, answer_bytes_max: 2 * answer("1").bytes() };
+        let ask = bench.shard.open_ask(options, to, Some(4)).at;
+        for args in ["1", "22", "3", "4"] {
+            bench.shard.ask_reported(ask, 1, true);
+            bench.shard.ask_answered(Answered { ask, answer: Some(answer(args)) });
+            bench.shard.check();
+        }
+        assert_eq!(bench.ended(), Some((4, "1 | 3".to_owned(), 0, 2)));
     }
 
     #[test]

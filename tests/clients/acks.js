@@ -1,11 +1,12 @@
-// Clients that acknowledge what a publisher asks them to, with socket.io-client as people use it.
+// Clients that acknowledge what a publisher asks them to, with socket.io-client as people use it. The arguments are its
+// transports.
 "use strict";
 const { io } = require("socket.io-client");
 const WebSocket = require("ws");
-const { listen, run, assert, Publisher, once, metric, until } = require("./lib");
+const { listen, args: transports, run, assert, Publisher, once, metric, until } = require("./lib");
 
 async function client(namespace, ...rooms) {
-  const socket = io(`http://${listen}${namespace}`, { transports: ["websocket"], forceNew: true });
+  const socket = io(`http://${listen}${namespace}`, { transports, forceNew: true });
   await once(socket, "connect");
   for (const room of rooms) assert.strictEqual(await socket.emitWithAck("subscribe", { room }), "ok");
   return socket;
