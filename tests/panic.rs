@@ -79,6 +79,7 @@ fn start() -> Running {
             receipt_bytes_max: 10_000,
             rooms_per_line_max: 10,
             room_name_bytes_max: 200,
+            ack_timeout_ms_max: 1_000,
         };
         let setup = net::Setup {
             options: net::Options {

@@ -43,7 +43,7 @@ const fn number(key: &'static str, min: u64, max: u64, get: fn(&Config) -> u64) 
 }
 
 /// All of them, in the order of the reference.
-pub(crate) const NUMBERS: [Number; 24] = [
+pub(crate) const NUMBERS: [Number; 25] = [
     // 0 stands for all; more do not fit into socket ids.
     number("server.cores", 0, CORES_MAX as u64, |c| c.server.cores as u64),
     // 0 closes at once. Service managers kill long before an hour is over.
@@ -55,6 +55,8 @@ pub(crate) const NUMBERS: [Number; 24] = [
     number("ingest.receipt_bytes_max", 4 * KIB, 64 * MIB, |c| c.ingest.receipt_bytes_max as u64),
     // Each room is a message to its owner: a line must not keep a core for long.
     number("ingest.rooms_per_line_max", 1, 100_000, |c| c.ingest.rooms_per_line_max as u64),
+    // Who was asked is remembered for as long.
+    number("ingest.ack_timeout_ms_max", 1, HOUR_MS, |c| c.ingest.ack_timeout_ms_max),
     MESSAGE_BYTES_MAX,
     // 0 refuses binary. Each attachment is a message of its own that is kept until the last one is there.
     number("limits.attachments_max", 0, 1000, |c| c.limits.attachments_max as u64),

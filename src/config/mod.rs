@@ -122,6 +122,8 @@ pub struct Ingest {
     pub receipt_bytes_max: usize,
     /// Names in one line.
     pub rooms_per_line_max: usize,
+    /// How long a line may wait for clients' acknowledgements.
+    pub ack_timeout_ms_max: u64,
     /// True: publishers may come from elsewhere although they are not authenticated.
     pub public: bool,
 }
@@ -237,6 +239,7 @@ impl Default for Ingest {
             line_bytes_max: 1 << 20,
             receipt_bytes_max: 1 << 20,
             rooms_per_line_max: 1024,
+            ack_timeout_ms_max: 60_000,
             public: false,
         }
     }
@@ -485,6 +488,7 @@ impl Config {
             receipt_bytes_max: self.ingest.receipt_bytes_max,
             rooms_per_line_max: self.ingest.rooms_per_line_max,
             room_name_bytes_max: self.limits.room_name_bytes_max,
+            ack_timeout_ms_max: self.ingest.ack_timeout_ms_max,
         }
     }
 

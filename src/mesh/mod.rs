@@ -37,7 +37,8 @@ pub struct Plane<T> {
     /// As many messages to itself as to another core make the plane blocked.
     slots: usize,
     /// Messages that found their ring full, by receiver, in order. Bounded by what one handled message can cause, as
-    /// the core handles no more of what feeds this plane while [`Plane::is_blocked`].
+    /// the core handles no more of what feeds this plane while [`Plane::is_blocked`]; clients' answers to what
+    /// publishers ask are bounded by what was asked.
     waiting: Vec<VecDeque<T>>,
     /// How many messages wait, over all receivers.
     waiting_count: usize,

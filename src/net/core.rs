@@ -440,6 +440,9 @@ impl Core {
                 Action::Operated { to, sockets, refused } => {
                     self.with_publisher(to.publisher, |publisher| publisher.operated(to, sockets, refused));
                 }
+                Action::Acknowledged { to, acks } => {
+                    self.with_publisher(to.publisher, |publisher| publisher.acknowledged(to, acks));
+                }
             }
         }
         acted
@@ -830,6 +833,7 @@ impl Core {
     /// A publisher's connection is none any more.
     fn forget_publisher(&mut self, at: SlotRef) {
         self.shard.counters.publishers -= 1;
+        self.shard.publisher_left(at);
         self.held_up.retain(|other| *other != at);
         self.loaded.retain(|other| *other != at);
     }
@@ -863,6 +867,8 @@ impl Core {
         let third = self.options.drain_ms_max / 3;
         let per_step = self.conns.len().div_ceil((third / DRAIN_STEP_MS).max(1) as usize).max(1);
         let clients_at = self.now.after(third);
+        // Early enough for the receipts to be written before clients and publishers are sent away.
+        self.shard.hurry_asks(self.now.after(third / 2));
         self.drain = Some(Drain { stage: Stage::Publishing, clients_at, per_step, next: 0, reported: false });
         self.timers.arm(self.now, DRAIN_STEP);
         self.timers.arm(self.now.after(self.options.drain_ms_max), DRAIN_END);

@@ -262,9 +262,7 @@ impl Shard {
                 let attachments = &packet.attachments;
                 self.event(at, socket, ClientEvent { name: &name, args: &args, ack_id: packet.ack_id, attachments });
             }
-            // Nothing asks clients for acknowledgements yet that a late one could answer; the Node server ignores them
-            // too.
-            (PacketKind::Ack, Some(_)) => {}
+            (PacketKind::Ack, Some(socket)) => self.acknowledged(socket, packet),
             (PacketKind::Disconnect, Some(socket)) => self.forget_socket(at, socket),
             // The Node server closes the connection on all of these.
             (PacketKind::Connect, Some(_)) => self.protocol_error(at, "connected_twice"),
@@ -433,7 +431,7 @@ impl Shard {
             Kind::SocketIo => {
                 let (args, carried) = socketio::collect_placeholders(args_json, attachments);
                 let name = name_of(&self.namespaces, namespace);
-                socketio::event(&mut self.scratch, name, name_json, &args, &carried);
+                socketio::event(&mut self.scratch, name, None, name_json, &args, &carried);
             }
             Kind::Raw { shape, .. } => {
                 let event = Event::new(namespace, name_json, args_json, arg_count);

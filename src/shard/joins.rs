@@ -127,6 +127,7 @@ impl Shard {
     /// Ends a socket. Its memberships end; joins under way find it gone.
     pub(super) fn remove_socket(&mut self, socket: SlotRef) {
         self.leave(socket, |_| true);
+        self.desert_asks(socket);
         let removed = self.sockets.remove(socket);
         assert!(removed.is_some(), "a session's socket exists");
     }

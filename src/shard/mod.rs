@@ -2,6 +2,7 @@
 //! returns frames in outboxes, messages in rings, actions and a next deadline. Names no runtime, socket, file or system
 //! clock.
 
+mod asks;
 mod clients;
 mod delivery;
 mod joins;
@@ -15,6 +16,7 @@ use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, Offset, RoomName, Slot
 use crate::base::slab::Slab;
 use crate::base::wheel::Wheel;
 use crate::mesh::Port;
+use crate::proto::line::Acks;
 use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
 use crate::session::namespace::{NamespaceName, is_namespace_name};
@@ -27,6 +29,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
+pub use asks::AskOptions;
 pub use delivery::Line;
 pub use joins::NamedOperation;
 pub use transports::{Posted, Probed, TRANSPORT_ERROR, UPGRADE_FAILED, UPGRADE_TIMEOUT};
@@ -173,6 +176,13 @@ pub enum Action {
         /// Sockets that would have been in too many rooms.
         refused: u32,
     },
+    /// Clients have acknowledged an event, or their time is over.
+    Acknowledged {
+        /// Which publisher's line.
+        to: ReceiptTo,
+        /// What they answered.
+        acks: Box<Acks>,
+    },
 }
 
 /// Whether the client's next message can be handled at once.
@@ -192,6 +202,10 @@ pub enum TimerKey {
     Session(SlotRef),
     /// Idle rooms are looked at.
     IdleRooms,
+    /// The end of an ask of one of this core's publishers.
+    Ask(SlotRef),
+    /// The end of an ask that reached sockets of this core.
+    Asked(SlotRef),
 }
 
 /// One core's share of everything.
@@ -211,6 +225,7 @@ pub struct Shard {
     /// What waits for clients.
     pub outboxes: Outboxes,
     joins: joins::Joins,
+    asks: asks::Asks,
     /// Events of which other owners' parts are still to come, with the sockets that have them already.
     parts: HashMap<u64, delivery::Parts>,
     /// Emptied sets of finished parts, kept for their memory.
@@ -286,6 +301,7 @@ impl Shard {
             sockets: Slab::new(),
             outboxes: Outboxes::new(),
             joins: joins::Joins::default(),
+            asks: asks::Asks::new(first_epoch),
             parts: HashMap::new(),
             spare_sets: Vec::new(),
             overflown: Vec::new(),
@@ -414,13 +430,23 @@ impl Shard {
         }
     }
 
-    /// Moves time on: heartbeats, timeouts, idle rooms.
+    /// Moves time on: heartbeats, timeouts, idle rooms, asks.
     pub fn advance(&mut self, now: Millis) {
         self.now = now;
         let mut fired = std::mem::take(&mut self.fired);
         self.timers.advance(now, &mut fired);
+        // Asks first: what follows from the other deadlines ends asks and cancels their timers, which must not have
+        // fired by then.
+        for key in &fired {
+            match *key {
+                TimerKey::Ask(at) => self.ask_due(at),
+                TimerKey::Asked(at) => self.asked_due(at),
+                TimerKey::Session(_) | TimerKey::IdleRooms => {}
+            }
+        }
         for key in fired.drain(..) {
             match key {
+                TimerKey::Ask(_) | TimerKey::Asked(_) => {}
                 TimerKey::Session(at) => self.session_due(at, now),
                 TimerKey::IdleRooms => self.expire_rooms(now),
             }
@@ -460,6 +486,7 @@ impl Shard {
         self.counters.sockets = self.sockets.len() as u64;
         self.counters.rooms_owned = self.owned.len() as u64;
         self.counters.rooms_attached = self.local.len() as u64;
+        self.counters.asks_open = self.asks.len() as u64;
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
         self.counters.ring_full_up = self.port.up.full_count();
         self.counters.ring_full_down = self.port.down.full_count();
@@ -471,6 +498,7 @@ impl Shard {
         self.local.check();
         self.outboxes.check();
         self.joins.check();
+        self.asks.check();
         for (at, session) in self.sessions.iter() {
             for (namespace, socket) in &session.sockets {
                 let socket = self.sockets.get(*socket).expect("a session's socket exists");
@@ -633,7 +661,7 @@ impl Shard {
     fn push(&mut self, session: u32, frame: Frame) {
         match self.outboxes.push(session, frame) {
             Offer::Queued | Offer::Closed => {}
-            Offer::Full => unreachable!("answers have no bound"),
+            Offer::Full | Offer::Skipped => unreachable!("answers have no bound"),
         }
     }
 

@@ -21,6 +21,29 @@ pub struct Event {
     pub published: Step,
     /// Offsets from the receipt, in the order of `rooms`.
     pub offsets: Vec<u64>,
+    pub volatile: bool,
+    /// Set if it asks for acknowledgements.
+    pub ask: Option<Ask>,
+}
+
+/// A wish for acknowledgements, and what came of it.
+#[derive(Debug)]
+pub struct Ask {
+    /// Before this, in virtual milliseconds, its time cannot be over.
+    pub not_due_before: u64,
+    pub receipt: Option<AckReceipt>,
+}
+
+/// What the receipt says of clients' answers.
+#[derive(Debug)]
+pub struct AckReceipt {
+    pub step: Step,
+    /// In virtual milliseconds.
+    pub time: u64,
+    pub asked: u64,
+    /// Numbers of the clients that answered, in the order of the receipt.
+    pub answers: Vec<usize>,
+    pub missing: u64,
 }
 
 /// A publisher's operation on the members of a room.
@@ -66,6 +89,10 @@ pub struct Client {
     pub received: Vec<(u64, Step)>,
     /// The client did not read: what it missed says nothing.
     pub stuck: bool,
+    /// It can be asked for acknowledgements.
+    pub socket_io: bool,
+    /// Events that it has acknowledged, each with the step of the first time.
+    pub acked: BTreeMap<u64, Step>,
     /// When its connection ended.
     pub gone: Option<Step>,
 }
@@ -77,6 +104,10 @@ pub struct Model {
     pub clients: Vec<Client>,
     /// Steps at which nothing was under way.
     pub quiet: Vec<Step>,
+    /// Steps at which nothing was under way but asks for acknowledgements.
+    pub still: Vec<Step>,
+    /// Volatile frames that cores say they have skipped.
+    pub volatile_dropped: u64,
 }
 
 impl Model {
@@ -102,6 +133,62 @@ impl Model {
                 self.check_gaps(number, client, &orders);
             }
         }
+        let honest = self.clients.iter().filter(|client| !client.stuck);
+        let skipped: usize = honest.map(|client| self.volatile_missed(client)).sum();
+        assert!(skipped as u64 <= self.volatile_dropped, "{skipped} volatile events are missing without a reason");
+        self.events.iter().for_each(|(id, event)| self.check_ask(*id, event));
+    }
+
+    /// At a still step: whoever an event waits for is there, has got it, and has not answered.
+    pub fn check_waits_for_somebody(&self, id: u64) {
+        let silent = |client: &Client| {
+            let got = client.stuck || client.received.iter().any(|(other, _)| *other == id);
+            client.socket_io && client.gone.is_none() && got && !client.acked.contains_key(&id)
+        };
+        assert!(self.clients.iter().any(silent), "event {id} waits for nobody: {:?}", self.events[&id]);
+    }
+
+    /// Asked is who got the event, and answered who answered in time.
+    fn check_ask(&self, id: u64, event: &Event) {
+        let Some(ask) = &event.ask else { return };
+        let receipt = ask.receipt.as_ref().unwrap_or_else(|| panic!("event {id} has no receipt: {event:?}"));
+        let AckReceipt { step, asked, answers, missing, .. } = receipt;
+        assert_eq!(*asked, answers.len() as u64 + missing, "event {id}: {receipt:?}");
+        let complete = receipt.time < ask.not_due_before;
+        let (mut surely, mut maybe) = (0, 0);
+        for (number, client) in self.clients.iter().enumerate().filter(|(_, client)| client.socket_io) {
+            let got = client.received.iter().any(|(other, _)| *other == id);
+            let said = answers.iter().filter(|other| **other == number).count();
+            surely += u64::from(got);
+            maybe += u64::from(got || client.stuck || client.gone.is_some());
+            assert!(said <= 1, "event {id}: client {number} answered twice: {receipt:?}");
+            let acked = client.acked.get(&id).filter(|acked| *acked <= step);
+            assert!(said == 0 || got && acked.is_some(), "event {id}: client {number} did not say so: {receipt:?}");
+            // One that does not read does not know when it is sent away.
+            let stays = !client.stuck && client.gone.is_none_or(|gone| gone > *step);
+            if complete {
+                assert!(!(got && stays) || acked.is_some(), "event {id} did not wait for client {number}: {receipt:?}");
+            }
+            // A client that is just being sent away may say so in vain.
+            let heard = acked.filter(|acked| client.gone.is_none_or(|gone| gone > **acked + 1));
+            let in_time = heard.is_some_and(|acked| complete || self.still.iter().any(|s| acked <= s && s < step));
+            assert!(!in_time || said == 1, "event {id} misses client {number}'s answer: {receipt:?} {client:?}");
+        }
+        assert!(*asked <= maybe, "event {id} asked {asked} of at most {maybe}: {receipt:?}");
+        assert!(!complete || *asked >= surely, "event {id} asked {asked} of at least {surely}: {receipt:?}");
+    }
+
+    /// Acknowledgements that came in time: a model that sees none finds nothing.
+    pub fn acks(&self) -> usize {
+        let receipts = self.events.values().filter_map(|event| event.ask.as_ref()?.receipt.as_ref());
+        receipts.map(|receipt| receipt.answers.len()).sum()
+    }
+
+    /// Volatile events that the client was there for and has not got: its outbox must have been full.
+    fn volatile_missed(&self, client: &Client) -> usize {
+        let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
+        let missed = |(id, event): &(&u64, &Event)| event.volatile && !received.contains(id);
+        self.events.iter().filter(missed).filter(|(_, event)| self.must_get(client, event)).count()
     }
 
     /// How many (client, event) pairs the rules decide: a model that decides nothing would find nothing.
@@ -133,7 +220,7 @@ impl Model {
     fn check_complete(&self, number: usize, client: &Client) {
         let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
         for (id, event) in &self.events {
-            let missed = self.must_get(client, event) && !received.contains(id);
+            let missed = !event.volatile && self.must_get(client, event) && !received.contains(id);
             assert!(!missed, "client {number} missed event {id} {event:?}: {client:?} {:?}", self.operations);
         }
     }
@@ -180,7 +267,7 @@ impl Model {
                 }
                 for (offset, id) in order.range(first + 1..last) {
                     let event = &self.events[id];
-                    let missing = event.except.is_empty() && !received.contains(id);
+                    let missing = event.except.is_empty() && !event.volatile && !received.contains(id);
                     assert!(!missing, "client {number} has a gap at offset {offset} (event {id}) of {room:?}");
                 }
             }
