@@ -14,7 +14,7 @@ use roomcast::{mesh, room};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const TRAP: &str = r#"{"type":"boom"}"#;
@@ -41,6 +41,8 @@ fn start() -> Running {
         origin: net::sys::monotonic(),
         draining: AtomicBool::new(false),
         drain: net::DrainProgress::new(1),
+        horizons: net::Horizons::new(1),
+        polling: AtomicUsize::new(0),
     });
     let loopback = "127.0.0.1:0".parse().unwrap();
     let client_listener = listener::bind(loopback, 1).unwrap().remove(0);

@@ -4,6 +4,7 @@
 use super::conn::{Conn, Role};
 use super::executor::Sleep;
 use super::http::HandOver;
+use super::order::{Horizons, Parking};
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
 use super::{Options, sys};
@@ -17,7 +18,8 @@ use crate::mesh::Plane;
 use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -44,6 +46,8 @@ const CLOSE_MS_MAX: u64 = 3_000;
 const LINGER_MS_MAX: u64 = 1_000;
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
+/// Arrivals are noted until nobody has polled for this long: turning that on and off costs the kernel more than it.
+const STAMPING_MS: u64 = 60_000;
 /// While draining, clients are closed in steps of this length.
 const DRAIN_STEP_MS: u64 = 20;
 
@@ -65,6 +69,10 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// How far the cores are with draining.
     pub drain: DrainProgress,
+    /// How far the cores are with what came in.
+    pub horizons: Horizons,
+    /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
+    pub polling: AtomicUsize,
 }
 
 /// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher
@@ -117,7 +125,7 @@ pub struct Core {
     listeners: [Option<TcpListener>; 2],
     /// True for each listener that accepts.
     accepting: [bool; 2],
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     publish_counters: Box<dyn FnMut(&mut Shard)>,
     pub(super) ring: Ring,
     pub(super) conns: Slab<Conn>,
@@ -131,6 +139,16 @@ pub struct Core {
     pub(super) requests: VecDeque<SlotRef>,
     /// Connections to and from other cores.
     pub(super) handovers: Plane<HandOver>,
+    /// Requests that wait for what came before them on other cores.
+    pub(super) parking: Parking,
+    /// The time that the core's horizon moves to when so many more connections have been read.
+    mark: Option<(u64, usize)>,
+    /// Connections of clients that have not said anything yet.
+    pub(super) unheard: usize,
+    /// While sessions poll here, and some time after.
+    stamper: Option<UdpSocket>,
+    /// When sessions polled here last.
+    polled: Millis,
     pub(super) completions: Vec<Completion>,
     /// One polling response's body, kept for its memory.
     pub(super) payload: Vec<u8>,
@@ -195,6 +213,11 @@ impl Core {
             held_up: Vec::new(),
             requests: VecDeque::new(),
             handovers,
+            parking: Parking::default(),
+            mark: None,
+            unheard: 0,
+            stamper: None,
+            polled: Millis(0),
             completions: Vec::new(),
             payload: Vec::new(),
             scratch: vec![0; READ_BYTES],
@@ -206,6 +229,9 @@ impl Core {
             counted: Millis(0),
         };
         core.now = core.clock();
+        if let [Some(clients), _] = &core.listeners {
+            core.shared.horizons.listens(core.shard.core(), clients.as_raw_fd());
+        }
         core.accept_all();
         Ok((core, Sleep::new(eventfd)))
     }
@@ -234,7 +260,9 @@ impl Core {
             self.count_now();
             if self.lie_down() {
                 self.shard.counters.sleeps += 1;
+                self.shared.horizons.sleeps(self.shard.core(), self.unheard);
                 sleep.wait().await;
+                self.shared.horizons.wakes(self.shard.core());
                 idle_since = None;
             }
             self.get_up();
@@ -242,12 +270,18 @@ impl Core {
     }
 
     fn clock(&self) -> Millis {
-        Millis((sys::monotonic() - self.shared.origin).as_millis() as u64)
+        Millis(self.clock_ns() / 1_000_000)
+    }
+
+    /// Nanoseconds since the cores' clock began.
+    pub(super) fn clock_ns(&self) -> u64 {
+        (sys::monotonic() - self.shared.origin).as_nanos() as u64
     }
 
     /// One round of everything. False if there was nothing to do.
     fn turn(&mut self) -> bool {
-        self.now = self.clock();
+        let began = self.clock_ns();
+        self.now = Millis(began / 1_000_000);
         self.shard.counters.turns += 1;
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
@@ -255,6 +289,8 @@ impl Core {
         for completion in completions.drain(..) {
             self.complete(completion);
         }
+        let unread = self.readable.len();
+        self.mark.get_or_insert((began, unread));
         // Sends report what else happened into the list that a turn takes; it must not lose its memory.
         if self.completions.is_empty() {
             self.completions = completions;
@@ -282,11 +318,19 @@ impl Core {
         let mut wake = |core| counters.wakes += u64::from(shared.bells.ring(core));
         self.shard.port.take_touched(&mut wake);
         self.handovers.take_touched(&mut wake);
+        // What came before the mark has been read, and what belongs to other cores is in their rings.
+        if let Some((until, 0)) = self.mark
+            && !self.handovers.is_blocked()
+        {
+            self.mark = None;
+            self.shared.horizons.advance(self.shard.core(), until);
+        }
         if self.now.since(self.counted) >= 100 {
             self.count_now();
         }
-        let waits = !self.readable.is_empty() || !self.loaded.is_empty() || !self.requests.is_empty();
-        worked || waits || self.is_blocked()
+        let read = self.readable.is_empty() && self.loaded.is_empty();
+        let served = self.requests.is_empty() && self.parking.is_empty();
+        worked || !read || !served || self.is_blocked()
     }
 
     /// True while messages wait for space in rings: the receivers work on it, and this core looks again at once.
@@ -314,9 +358,27 @@ impl Core {
 
     fn count_now(&mut self) {
         self.counted = self.now;
+        self.watch_polling();
         self.shard.update_gauges();
         self.shard.counters.kernel_retries = self.ring.retries;
         (self.publish_counters)(&mut self.shard);
+    }
+
+    /// Has arrivals noted as long as sessions poll.
+    pub(super) fn watch_polling(&mut self) {
+        if self.shard.topology().cores() == 1 {
+            return;
+        }
+        if self.shard.counters.sessions_polling > 0 {
+            self.polled = self.now;
+            if self.stamper.is_none() {
+                // Without it requests go by the times at which they were read.
+                self.stamper = sys::stamper().map_err(|error| tracing::debug!(%error, "arrivals are not noted")).ok();
+                self.shared.polling.fetch_add(usize::from(self.stamper.is_some()), Ordering::Relaxed);
+            }
+        } else if self.now.since(self.polled) > STAMPING_MS && self.stamper.take().is_some() {
+            self.shared.polling.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -378,12 +440,17 @@ impl Core {
         }
         let role = if listener == CLIENTS {
             self.shard.counters.connections += 1;
+            self.unheard += 1;
             Role::Http(Box::default())
         } else {
             self.shard.counters.publishers += 1;
             Role::Publisher(Box::new(Publisher::new()))
         };
-        let at = self.conns.insert(Conn::new(stream, role));
+        let mut conn = Conn::new(stream, role);
+        if listener == CLIENTS && self.shared.polling.load(Ordering::Relaxed) > 0 {
+            conn.stamped = sys::stamp_arrivals(&conn.stream, true).is_ok();
+        }
+        let at = self.conns.insert(conn);
         self.ring.poll_read(&self.conns[at.slot].stream, at);
         self.conns[at.slot].polls_read = true;
         if listener == CLIENTS {
@@ -400,7 +467,7 @@ impl Core {
             self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(error));
         }
         if self.drain.is_some() {
-            self.listeners[listener as usize] = None;
+            self.close_listener(listener);
             return;
         }
         match error.and_then(io::Error::raw_os_error) {
@@ -480,6 +547,9 @@ impl Core {
                 break;
             }
             let at = self.readable.pop_front().expect("counted above");
+            if let Some((_, unread)) = &mut self.mark {
+                *unread = unread.saturating_sub(1);
+            }
             let Some(conn) = self.conns.get_mut(at) else { continue };
             conn.queued = false;
             self.guarded(at, |core| core.read(at));
@@ -536,7 +606,17 @@ impl Core {
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        let result = (&self.conns[at.slot].stream).read(&mut scratch);
+        let conn = &mut self.conns[at.slot];
+        let result = if let Role::Http(http) = &mut conn.role
+            && conn.stamped
+        {
+            sys::receive_stamped(&conn.stream, &mut scratch).map(|(bytes, arrived)| {
+                http.arrived = arrived;
+                bytes
+            })
+        } else {
+            (&conn.stream).read(&mut scratch)
+        };
         match result {
             Ok(0) => self.ended(at),
             Ok(bytes) => {
@@ -780,6 +860,7 @@ impl Core {
             }
             Role::Http(http) => {
                 self.shard.counters.connections -= 1;
+                self.unheard -= usize::from(!http.heard);
                 if let Some(session) = http.waits_for() {
                     self.shard.poll_aborted(session, at);
                 }
@@ -817,7 +898,8 @@ impl Core {
             Role::WebSocket { session, .. } | Role::Closing { session, .. } => self.shard.closed(session),
             Role::Publisher(_) => self.forget_publisher(at),
             Role::Probe { session, .. } => self.shard.probe_ended(session, at),
-            Role::Http(_) | Role::Lingering { .. } | Role::Dead => {}
+            Role::Http(http) => self.unheard -= usize::from(!http.heard),
+            Role::Lingering { .. } | Role::Dead => {}
         }
         let conn = &mut self.conns[at.slot];
         conn.inbox = None;
@@ -846,12 +928,19 @@ impl Core {
         }
     }
 
+    fn close_listener(&mut self, number: u32) {
+        if number == CLIENTS {
+            self.shared.horizons.listens(self.shard.core(), -1);
+        }
+        self.listeners[number as usize] = None;
+    }
+
     fn begin_drain(&mut self) {
         for number in [CLIENTS, PUBLISHERS] {
             if self.accepting[number as usize] {
                 self.ring.cancel_accept(number);
             } else {
-                self.listeners[number as usize] = None;
+                self.close_listener(number);
             }
         }
         for at in self.conns.iter().map(|(at, _)| at).collect::<Vec<_>>() {

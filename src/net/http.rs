@@ -6,7 +6,7 @@
 
 use super::conn::{Conn, Role};
 use super::core::Core;
-use super::{Endpoint, conn};
+use super::{Endpoint, conn, sys};
 use crate::base::counters;
 use crate::base::ids::{CoreId, SlotRef, SocketId};
 use crate::proto::engineio::{self, Refusal};
@@ -38,10 +38,18 @@ pub(super) struct Http {
     request: Option<Box<Request>>,
     /// What the connection's timer is for.
     phase: Phase,
+    /// True once a request's head, or what was to be one, has come.
+    pub(super) heard: bool,
     /// True once a request was answered.
     served: bool,
     /// True once the last response is written: what comes then is nobody's.
     ends: bool,
+    /// When the last bytes came in, if the kernel noted it: nanoseconds of `CLOCK_REALTIME`.
+    pub(super) arrived: Option<u64>,
+    /// When the request was read, on the cores' clock, and when it came in, or else was read, on `CLOCK_REALTIME`.
+    /// Nanoseconds both; zero once it has waited for those that came before it.
+    read: u64,
+    came: u64,
 }
 
 /// What a connection waits for.
@@ -134,6 +142,7 @@ pub struct HandOver {
     stream: TcpStream,
     http: Box<Http>,
     rest: Option<Box<conn::Inbox>>,
+    stamped: bool,
 }
 
 impl Manner {
@@ -213,13 +222,13 @@ impl Core {
                         }
                         Ok(HeadStep::Complete { bytes, head }) => {
                             handled += bytes;
-                            self.shard.counters.requests += 1;
+                            self.hear(at);
                             if !self.request(at, &head) {
                                 return buffer.len();
                             }
                         }
                         Err(error) => {
-                            self.shard.counters.requests += 1;
+                            self.hear(at);
                             self.refuse_head(at, &error);
                             return buffer.len();
                         }
@@ -227,6 +236,13 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// A request's head has come, good or bad.
+    fn hear(&mut self, at: SlotRef) {
+        self.shard.counters.requests += 1;
+        let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
+        self.unheard -= usize::from(!std::mem::replace(&mut http.heard, true));
     }
 
     /// A request's head is here. False if nothing that follows it can be understood.
@@ -271,7 +287,11 @@ impl Core {
         let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
         let request = Request { wish, manner, body, expects_continue };
         let (is_whole, is_ready) = (request.body.is_complete(), request.is_ready());
+        let is_of_session = matches!(request.wish, Wish::Session { .. });
         http.request = Some(Box::new(request));
+        if is_of_session {
+            self.note_coming(at);
+        }
         if is_whole {
             self.whole(at);
         } else {
@@ -346,6 +366,16 @@ impl Core {
         self.requests.push_back(at);
     }
 
+    /// Notes when a request that names a session came.
+    fn note_coming(&mut self, at: SlotRef) {
+        if self.shard.topology().cores() > 1 {
+            let read = self.clock_ns();
+            let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
+            http.read = read;
+            http.came = http.arrived.unwrap_or_else(sys::realtime_ns);
+        }
+    }
+
     /// Serves whole requests.
     pub(super) fn serve_some(&mut self) -> bool {
         let mut served = false;
@@ -354,7 +384,44 @@ impl Core {
             self.guarded(at, |core| core.serve(at));
             served = true;
         }
-        served
+        served | self.serve_parked()
+    }
+
+    /// Serves the requests that have waited for those before them.
+    fn serve_parked(&mut self) -> bool {
+        if self.parking.is_empty() {
+            return false;
+        }
+        let now = self.clock_ns();
+        let (shared, counters) = (&self.shared, &mut self.shard.counters);
+        let wake = |core| counters.wakes += u64::from(shared.bells.ring(core));
+        let settled = shared.horizons.settled(self.shard.port.core(), now, wake);
+        // What had come by then is in the rings, and parks beside the others.
+        self.take_in();
+        for _ in 0..self.requests.len() {
+            let Some(at) = self.requests.pop_front() else { break };
+            self.guarded(at, |core| core.serve(at));
+        }
+        let mut ready = Vec::new();
+        self.parking.leave(settled, now, &mut ready);
+        for at in &ready {
+            let at = *at;
+            if let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) {
+                http.read = 0;
+            }
+            self.guarded(at, |core| core.serve(at));
+        }
+        !ready.is_empty()
+    }
+
+    /// True if the request on `at` has to wait for those that came before it on other cores; it is parked then.
+    fn parks(&mut self, at: SlotRef) -> bool {
+        let Role::Http(http) = &self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
+        if http.read == 0 {
+            return false;
+        }
+        self.parking.park(at, http.came, http.read);
+        true
     }
 
     fn serve(&mut self, at: SlotRef) {
@@ -383,6 +450,10 @@ impl Core {
                             return self.hand_over(at, request, home);
                         }
                         return self.put_off(at, request);
+                    }
+                    Some(_) if self.parks(at) => {
+                        let wish = Wish::Session { endpoint, sid, what };
+                        return self.put_off(at, Request { wish, manner, body, expects_continue });
                     }
                     Some(_) => {
                         self.serve_session(at, endpoint, &sid, what, (manner, body, expects_continue));
@@ -441,7 +512,8 @@ impl Core {
                     let is_whole = body.is_complete();
                     self.put_off(at, Request { wish: Wish::Posting { session }, manner, body, expects_continue });
                     if is_whole {
-                        self.requests.push_back(at);
+                        // At once: the next POST may be whole already, on another connection.
+                        self.serve(at);
                     } else {
                         self.enter(at, Phase::Body);
                         self.write_interim(at);
@@ -472,6 +544,7 @@ impl Core {
         } else {
             let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
             http.waiting = Some(Waiting { session, manner });
+            self.watch_polling();
         }
     }
 
@@ -508,6 +581,12 @@ impl Core {
     }
 
     fn become_websocket(&mut self, at: SlotRef, role: Role) {
+        let conn = &mut self.conns[at.slot];
+        if std::mem::take(&mut conn.stamped)
+            && let Err(error) = sys::stamp_arrivals(&conn.stream, false)
+        {
+            tracing::debug!(%error, "the kernel goes on noting arrivals");
+        }
         if let Some(timer) = self.conns[at.slot].timer.take() {
             self.timers.cancel(timer);
         }
@@ -772,8 +851,8 @@ impl Core {
             unreachable!("it speaks HTTP")
         };
         http.request = Some(Box::new(request));
-        let rest = conn.inbox.take();
-        self.handovers.send(home, HandOver { stream, http, rest });
+        let (rest, stamped) = (conn.inbox.take(), conn.stamped);
+        self.handovers.send(home, HandOver { stream, http, rest, stamped });
         self.shard.counters.connections -= 1;
         self.shard.counters.handed_over += 1;
         self.let_go(at);
@@ -782,10 +861,11 @@ impl Core {
     /// Takes in the connections that other cores have sent. True if there were any.
     pub(super) fn take_in(&mut self) -> bool {
         let mut any = false;
-        while let Some((_, HandOver { stream, http, rest })) = self.handovers.receive() {
+        while let Some((_, HandOver { stream, http, rest, stamped })) = self.handovers.receive() {
             any = true;
             let mut conn = Conn::new(stream, Role::Http(http));
             conn.inbox = rest;
+            conn.stamped = stamped;
             let at = self.conns.insert(conn);
             self.ring.poll_read(&self.conns[at.slot].stream, at);
             self.conns[at.slot].polls_read = true;
