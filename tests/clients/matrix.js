@@ -1,5 +1,5 @@
 // Stock clients with every choice of transports: connect, speak, be spoken to, stay alive. Against reference.js nothing is
-// pushed by publishers: it has none.
+// pushed by publishers: it has none. Pings should come often and be given time, as a client on a busy machine needs it.
 "use strict";
 const { io } = require("socket.io-client");
 const { Socket: EngineSocket } = require("engine.io-client");
@@ -170,32 +170,15 @@ async function hearsPublishers() {
 
 // Nothing takes so long that comes at all.
 const HANGING_MS = 30_000;
-// A client that gets no turn for so long may have missed its heartbeat, which leaves it 200 ms.
-const STALL_MS = 100;
-
-let stall = 0;
-let last = performance.now();
-setInterval(() => {
-  const now = performance.now();
-  stall = Math.max(stall, now - last);
-  last = now;
-}, 10).unref();
 
 async function judge(name, holds) {
-  for (let attempt = 1; ; attempt += 1) {
-    stall = 0;
-    let timer;
-    const hanging = new Promise((_, reject) => (timer = setTimeout(reject, HANGING_MS, new Error(`${name} hangs`))));
-    try {
-      await Promise.race([holds(), hanging]);
-      console.log(`ok      ${name}`);
-      return;
-    } catch (error) {
-      if (stall < STALL_MS || attempt === 3) throw error;
-      console.log(`again   ${name}: ${error.message}, but this process stood still for ${Math.round(stall)} ms`);
-    } finally {
-      clearTimeout(timer);
-    }
+  let timer;
+  const hanging = new Promise((_, reject) => (timer = setTimeout(reject, HANGING_MS, new Error(`${name} hangs`))));
+  try {
+    await Promise.race([holds(), hanging]);
+    console.log(`ok      ${name}`);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

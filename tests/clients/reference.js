@@ -1,14 +1,14 @@
 // Node's own Engine.IO and Socket.IO servers with the behaviour of examples/conformance.toml: the oracle of the
-// conformance tests. Arguments: the origins that pages may come from; none means all. Ends with its standard input.
+// conformance tests. Arguments: its ping timeout, and the origins that pages may come from; none means all.
 "use strict";
 const http = require("http");
 const engine = require("engine.io");
 const { Server } = require("socket.io");
 
-const origins = process.argv.slice(2);
+const [pingTimeout, ...origins] = process.argv.slice(2);
 const options = {
   pingInterval: 300,
-  pingTimeout: 200,
+  pingTimeout: Number(pingTimeout),
   connectTimeout: 1000,
   maxHttpBufferSize: 1_000_000,
   cors: { origin: origins.length > 0 ? origins : true, credentials: true },
@@ -31,4 +31,5 @@ for (const namespace of ["/", "/custom"]) {
 }
 
 server.listen(0, "127.0.0.1", () => console.log(`listening 127.0.0.1:${server.address().port}`));
-process.stdin.resume().on("end", () => process.exit(0));
+// Whoever forgets to end it.
+setTimeout(() => process.exit(1), 600_000);
