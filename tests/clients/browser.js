@@ -1,5 +1,6 @@
-// A page of another origin in a real Chromium, with socket.io-client's bundle as pages load it. The page does the work and
-// reports to its server, which is this program. Argument: "allowed", or "blocked" if the server does not know the origin.
+// A page of another origin in a real Chromium, with socket.io-client's bundle as pages load it. The page does the work
+// and reports to its server, which is this program. Argument: "allowed", or "blocked" if the server does not know the
+// origin.
 "use strict";
 const fs = require("fs");
 const http = require("http");
@@ -21,7 +22,6 @@ const FLAGS = [
   "--disable-component-update",
   "--disable-sync",
 ];
-// An empty bundle would be noticed, a missing one is.
 const BUNDLE = fs.readFileSync(path.join(__dirname, "node_modules/socket.io-client/dist/socket.io.js"));
 
 // ---- runs in the page ----
@@ -135,7 +135,8 @@ run(async () => {
         console.log(`reported ${JSON.stringify(report)}`);
         reports.push(report);
       });
-      chromium = spawn(CHROMIUM, [...FLAGS, `--user-data-dir=${profile}`, origin], { stdio: ["ignore", "pipe", "pipe"] });
+      const flags = [...FLAGS, `--user-data-dir=${profile}`];
+      chromium = spawn(CHROMIUM, [...flags, origin], { stdio: ["ignore", "pipe", "pipe"] });
       for (const stream of [chromium.stdout, chromium.stderr]) stream.on("data", (data) => (log += data));
       chromium.on("exit", (code) => reject(new Error(`Chromium ended with ${code}:\n${log}`)));
     });

@@ -1,5 +1,6 @@
-// The Engine.IO protocol, version 4, as a table of what is said and what is answered. Each row holds for Node's engine.io;
-// where Node's answer is an accident of its making, the row takes what the protocol's own test suite takes, and says so.
+// The Engine.IO protocol, version 4, as a table of what is said and what is answered. Each row holds for Node's
+// engine.io; where Node's answer is an accident of its making, the row takes what the protocol's own test suite takes,
+// and says so.
 "use strict";
 const { run, assert, sleep } = require("./lib");
 const { Http, Ws, request, chunked, ask, get, post, handshake, frame, readFrame, opened } = require("./wire");
@@ -493,13 +494,14 @@ const collisions = [
     assert.ok(answer.status === 400 || answer.body === "1", answer.body);
     await session.isGone();
   }],
-  ...each("collision: other methods do not harm a session", [["HEAD"], ["PUT"], ["PATCH"], ["DELETE"]].map(([m]) => [m, m]),
-    async (method) => {
-      const session = await Polling.open();
-      // An accident: Node says 500.
-      assert.ok([400, 405, 500].includes((await ask(method, session.path)).status));
-      await session.lives();
-    }),
+  ...each("collision: other methods do not harm a session", [
+    ["HEAD", "HEAD"], ["PUT", "PUT"], ["PATCH", "PATCH"], ["DELETE", "DELETE"],
+  ], async (method) => {
+    const session = await Polling.open();
+    // An accident: Node says 500.
+    assert.ok([400, 405, 500].includes((await ask(method, session.path)).status));
+    await session.lives();
+  }),
   ...each("collision: a session is bound to its version and transport", [
     ["EIO=3", "EIO=4", "EIO=3"], ["no EIO", "EIO=4", "EIO"], ["websocket without upgrade", "=polling", "=websocket"],
   ], async (from, to) => {
@@ -651,7 +653,8 @@ const upgrades = [
   ["upgrade, refused: a handshake that is none leaves the session as it was", async () => {
     const session = await Polling.open();
     const connection = await Http.open();
-    const { status } = await connection.write(handshake(session.websocketPath, { "Sec-WebSocket-Key": null })).response();
+    const bytes = handshake(session.websocketPath, { "Sec-WebSocket-Key": null });
+    const { status } = await connection.write(bytes).response();
     assert.strictEqual(status, 400);
     await session.lives();
     await session.upgraded();
@@ -690,7 +693,8 @@ const origins = [
   ["origin: on the same connection go a preflight and what it asked about", async () => {
     const session = await Polling.open();
     const connection = await Http.open();
-    assert.strictEqual((await connection.write(request("OPTIONS", session.path, { headers: from })).response()).status, 204);
+    const preflight = await connection.write(request("OPTIONS", session.path, { headers: from })).response();
+    assert.strictEqual(preflight.status, 204);
     const answer = await connection.write(request("POST", session.path, { headers: from, body: "4x" })).response();
     assert.strictEqual(answer.body, "ok");
   }],
@@ -720,7 +724,8 @@ const origins = [
   }],
   ["origin: not told, not answered", async () => {
     const session = await Polling.open();
-    for (const answer of [await get(POLLING), await session.post("4x"), await session.poll(), await post(POLLING, "4x")]) {
+    const good = [await get(POLLING), await session.post("4x"), await session.poll()];
+    for (const answer of [...good, await post(POLLING, "4x")]) {
       assert.strictEqual(answer.headers["access-control-allow-origin"], undefined);
       assert.match(answer.headers.vary, /\bOrigin\b/i);
     }
@@ -778,7 +783,8 @@ const http = [
   }),
   ["http: a body in chunks that comes byte by byte", async () => {
     const session = await Polling.open();
-    const bytes = request("POST", session.path, { headers: { "Transfer-Encoding": "chunked" }, body: chunked("4he", "llo") });
+    const headers = { "Transfer-Encoding": "chunked" };
+    const bytes = request("POST", session.path, { headers, body: chunked("4he", "llo") });
     const connection = await (await Http.open()).writeInPieces([...bytes]);
     assert.strictEqual((await connection.response()).body, "ok");
     await session.expect("4hello");
@@ -901,7 +907,9 @@ const http = [
       headers: { "Transfer-Encoding": "chunked, gzip" }, body: chunked("4x"),
     })],
     ["a head without an end", `GET ${POLLING} HTTP/1.1\r\nHost: x\r\n` + "X-More: and more\r\n".repeat(5000)],
-    ["a chunk's length that is none", request("POST", POLLING, { headers: { "Transfer-Encoding": "chunked" }, body: "xyz\r\n" })],
+    ["a chunk's length that is none", request("POST", POLLING, {
+      headers: { "Transfer-Encoding": "chunked" }, body: "xyz\r\n",
+    })],
   ], async (bytes) => {
     const connection = await Http.open();
     // Which of them it is, and whether there is an answer before the end, is left to the server.

@@ -16,8 +16,8 @@ function limit(seconds) {
 }
 limit(60);
 
-// The arguments are three addresses HOST:PORT, of which reference.js has only the first and "-" stands for the others, and
-// whatever the program takes.
+// The arguments are three addresses HOST:PORT, of which reference.js has only the first and "-" stands for the others,
+// and whatever the program takes.
 const [listen, ingest, admin, ...args] = process.argv.slice(2);
 
 // Whether the server is Node's own: reference.js.
@@ -92,4 +92,6 @@ async function until(holds) {
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-module.exports = { listen, ingest, admin, args, isReference, limit, run, assert, Publisher, once, metric, until, sleep };
+module.exports = {
+  listen, ingest, admin, args, isReference, limit, run, assert, Publisher, once, metric, until, sleep,
+};

@@ -1,5 +1,6 @@
-// Stock clients with every choice of transports: connect, speak, be spoken to, stay alive. Against reference.js nothing is
-// pushed by publishers: it has none. Pings should come often and be given time, as a client on a busy machine needs it.
+// Stock clients with every choice of transports: connect, speak, be spoken to, stay alive. Against reference.js nothing
+// is pushed by publishers: it has none. Pings should come often and be given time, as a client on a busy machine needs
+// it.
 "use strict";
 const { io } = require("socket.io-client");
 const { Socket: EngineSocket } = require("engine.io-client");
@@ -69,10 +70,11 @@ async function sharesOneConnection(transports) {
   custom.connect();
   await Promise.all([once(main, "auth"), once(custom, "auth")]);
   assert.notStrictEqual(main.id, custom.id);
+  const some = numbers.slice(0, 50);
   const both = await Promise.all(
-    [main, custom].flatMap((client, n) => numbers.slice(0, 50).map((m) => client.emitWithAck("message-with-ack", [n, m]))),
+    [main, custom].flatMap((client, n) => some.map((m) => client.emitWithAck("message-with-ack", [n, m]))),
   );
-  assert.deepStrictEqual(both, [0, 1].flatMap((n) => numbers.slice(0, 50).map((m) => [n, m])));
+  assert.deepStrictEqual(both, [0, 1].flatMap((n) => some.map((m) => [n, m])));
   custom.disconnect();
   assert.strictEqual(await main.emitWithAck("message-with-ack", "still here"), "still here");
   main.disconnect();

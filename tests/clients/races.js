@@ -1,5 +1,5 @@
-// What happens when things happen at once, each of them many times. The connections come to cores of the server as their
-// ports have it, so that with two cores each race is run within a core and across.
+// What happens when things happen at once, each of them many times. The connections come to cores of the server as
+// their ports have it, so that with two cores each race is run within a core and across.
 "use strict";
 const { listen, isReference, run, assert, sleep } = require("./lib");
 const { Http, Ws, request, handshake, frame, readFrame } = require("./wire");

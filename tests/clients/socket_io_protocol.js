@@ -116,6 +116,8 @@ const ARGUMENTS = [
   ["what looks like a packet", '"42[\\"message\\"]","451-[]"'],
 ];
 
+const NUMBERS = ["0", "1", "42", "4294967295", "4294967296", "9007199254740991"];
+
 // What belongs to no protocol, or not here. `connected` packets go to a socket of "/".
 const INVALID = [
   ["an unknown type", "49"],
@@ -197,7 +199,11 @@ const rows = (open) => [
     await connect(client);
   }),
   ...each("connect, refused: closes", [
-    ["letters", "4abc"], ["an event first", '42["message"]'], ["array", "40[]"], ["string", '40"x"'], ["no JSON", "40{"],
+    ["letters", "4abc"],
+    ["an event first", '42["message"]'],
+    ["array", "40[]"],
+    ["string", '40"x"'],
+    ["no JSON", "40{"],
   ], async (packet) => {
     const client = await open();
     await client.send(packet);
@@ -292,7 +298,7 @@ const rows = (open) => [
     await client.send(`42456["message-with-ack"${args && `,${args}`}]`);
     await expect(client, `43456[${args}]`);
   }),
-  ...each("acknowledgement: numbers", ["0", "1", "42", "4294967295", "4294967296", "9007199254740991"].map((n) => [n, n]),
+  ...each("acknowledgement: numbers", NUMBERS.map((n) => [n, n]),
     async (n) => {
       const client = await open();
       await connect(client);

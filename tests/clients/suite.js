@@ -1,7 +1,7 @@
 // Runs a table of cases one after the other, and prints a line for each.
 //
-// The servers under test end a session that does not answer within 500 ms of its beginning. A case that does not mean to
-// be that slow may fail because the machine is: what fails after more than `within` ms is void and done again.
+// The servers under test end a session that does not answer within 500 ms of its beginning. A case that does not mean
+// to be that slow may fail because the machine is: what fails after more than `within` ms is void and done again.
 "use strict";
 const { args, isReference, limit, assert } = require("./lib");
 const { closeAll } = require("./wire");

@@ -133,7 +133,8 @@ function request(method, path, { body, headers = {}, version = "1.1" } = {}) {
   const lines = { Host: listen, ...headers };
   const own = Object.keys(lines).some((name) => /^(content-length|transfer-encoding)$/i.test(name));
   if (body !== undefined && !own) lines["Content-Length"] = Buffer.byteLength(body);
-  const head = Object.entries(lines).filter(([, value]) => value !== null).map(([name, value]) => `${name}: ${value}\r\n`);
+  const told = Object.entries(lines).filter(([, value]) => value !== null);
+  const head = told.map(([name, value]) => `${name}: ${value}\r\n`);
   return `${method} ${path} HTTP/${version}\r\n${head.join("")}\r\n${body ?? ""}`;
 }
 
