@@ -4,13 +4,11 @@
 
 mod common;
 
-use common::{Node, Server, clients_folder, example};
+use common::python::{Python, skipped};
+use common::{Node, Server, example};
 use std::any::Any;
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 /// A server that runs as long as this value lives.
 struct Subject {
@@ -29,7 +27,7 @@ impl Subject {
     fn start(cores: usize, timeout_ms: &str, origin: Option<&str>) -> Subject {
         if cores == 0 {
             let args = [timeout_ms].into_iter().chain(origin);
-            let mut node = Node::run("node".as_ref(), "reference.js", args);
+            let mut node = Node::run(Command::new("node"), "reference.js", args);
             let addresses = [node.await_prefix("listening "), "-".to_owned(), "-".to_owned()];
             return Subject { addresses, _process: Box::new(node) };
         }
@@ -50,14 +48,14 @@ fn replace(config: &mut String, from: &str, to: &str) {
 
 /// Runs a program to its end.
 #[track_caller]
-fn run(interpreter: &Path, program: &str, subject: &Subject, args: &[&str]) {
+fn run(interpreter: Command, program: &str, subject: &Subject, args: &[&str]) {
     let addresses = subject.addresses.iter().map(String::as_str);
     Node::run(interpreter, program, addresses.chain(args.iter().copied())).finish();
 }
 
 #[track_caller]
 fn node(program: &str, subject: &Subject, args: &[&str]) {
-    run("node".as_ref(), program, subject, args);
+    run(Command::new("node"), program, subject, args);
 }
 
 macro_rules! on_one_and_two_cores_and_nodes_server {
@@ -94,8 +92,12 @@ fn stock_clients_of_all_transports(cores: usize) {
 }
 
 fn python_clients_of_all_transports(cores: usize) {
-    let Some(python) = python() else { return };
-    run(python, "python_client.py", &Subject::start(cores, LONG_TIMEOUT, None), &[]);
+    // One of the three tests installs it for all of them.
+    static PYTHON: LazyLock<Result<Python, String>> = LazyLock::new(Python::three);
+    match &*PYTHON {
+        Ok(python) => run(python.command(), "python_client.py", &Subject::start(cores, LONG_TIMEOUT, None), &[]),
+        Err(why) => skipped("python-socketio against the server", why),
+    }
 }
 
 fn a_page_of_another_origin(cores: usize) {
@@ -104,38 +106,4 @@ fn a_page_of_another_origin(cores: usize) {
 
 fn a_page_of_an_unknown_origin_is_kept_out(cores: usize) {
     node("browser.js", &Subject::start(cores, LONG_TIMEOUT, Some("https://app.example")), &["blocked"]);
-}
-
-/// An interpreter that has `tests/clients/requirements.txt`; `None`, and loudly, where it cannot be had.
-fn python() -> Option<&'static Path> {
-    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match PYTHON.get_or_init(install_python) {
-        Ok(python) => Some(python),
-        Err(error) => {
-            // Not by eprintln!, which `cargo test` keeps to itself.
-            let _ = writeln!(std::io::stderr(), "\nSKIPPED: python-socketio's tests: {error}\n");
-            None
-        }
-    }
-}
-
-/// Makes a virtual environment below `target`, once for each content of the requirements.
-fn install_python() -> Result<PathBuf, String> {
-    let requirements = clients_folder().join("requirements.txt");
-    let wanted = fs::read_to_string(&requirements).unwrap();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
-    let (python, stamp) = (folder.join("bin/python"), folder.join("installed.txt"));
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return Ok(python);
-    }
-    let call = |program: &Path, args: &[&str]| {
-        let output = Command::new(program).args(args).output().map_err(|error| format!("{program:?}: {error}"))?;
-        let text = [output.stdout, output.stderr].concat();
-        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&text).into_owned()) }
-    };
-    let _ = fs::remove_dir_all(&folder);
-    call("python3".as_ref(), &["-m", "venv", folder.to_str().unwrap()])?;
-    call(&python, &["-m", "pip", "install", "--quiet", "--requirement", requirements.to_str().unwrap()])?;
-    fs::write(&stamp, wanted).unwrap();
-    Ok(python)
 }

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod python;
 pub mod swarm;
 pub mod wire;
 
@@ -649,18 +650,17 @@ impl Node {
     #[track_caller]
     pub fn start(program: &str, server: &Server, args: &[&str]) -> Node {
         let addresses = server.addresses();
-        Node::run("node".as_ref(), program, addresses.iter().map(String::as_str).chain(args.iter().copied()))
+        Node::run(Command::new("node"), program, addresses.iter().map(String::as_str).chain(args.iter().copied()))
     }
 
-    /// Has a program of `tests/clients` run by `interpreter`.
+    /// Has a program of `tests/clients` run by this interpreter.
     #[track_caller]
-    pub fn run<'a>(interpreter: &Path, program: &str, args: impl IntoIterator<Item = &'a str>) -> Node {
+    pub fn run<'a>(mut interpreter: Command, program: &str, args: impl IntoIterator<Item = &'a str>) -> Node {
         let folder = clients_folder();
         assert!(folder.join("node_modules").exists(), "the Node clients are missing: run `npm ci` in {folder:?}");
-        let mut command = Command::new(interpreter);
-        command.arg(folder.join(program));
+        let command = interpreter.arg(folder.join(program));
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {interpreter:?}: {error}"));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
         let (sender, lines) = mpsc::channel();
         let streams: [Box<dyn Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
