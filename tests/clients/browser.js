@@ -7,7 +7,7 @@ const http = require("http");
 const os = require("os");
 const path = require("path");
 const { spawn, spawnSync } = require("child_process");
-const { listen, args, limit, run, assert } = require("./lib");
+const { listen, args, limit, run, assert, until } = require("./lib");
 
 const CHROMIUM = process.env.CHROMIUM ?? "chromium";
 const FLAGS = [
@@ -116,38 +116,67 @@ function judgeBlocked({ name, ...result }) {
   assert.deepStrictEqual(result, { refused: "xhr poll error" }, name);
 }
 
+// Of the start, and of each choice: nothing takes so long that comes at all.
+const HANGING_MS = 60_000;
+
+// Loads the page and collects its reports until it is done.
+function reportsOf(chromium) {
+  const reports = [];
+  return new Promise((resolve, reject) => {
+    const hangs = () => reject(new Error(`nothing more was reported:\n${chromium.log}`));
+    let timer = setTimeout(hangs, HANGING_MS);
+    serve((report) => {
+      clearTimeout(timer);
+      if (report.done) return resolve(reports);
+      if (report.failed) return reject(new Error(report.failed));
+      console.log(`reported ${JSON.stringify(report).slice(0, 100)}`);
+      reports.push(report);
+      timer = setTimeout(hangs, HANGING_MS);
+    }).then((origin) => chromium.start(origin, reject), reject);
+  });
+}
+
+// The browser with its many processes, which are a group of their own.
+class Chromium {
+  constructor() {
+    this.profile = fs.mkdtempSync(path.join(os.tmpdir(), "roomcast-chromium-"));
+    this.log = "";
+    process.on("exit", () => this.signal("SIGKILL"));
+  }
+  start(url, ended) {
+    const flags = [...FLAGS, `--user-data-dir=${this.profile}`];
+    this.process = spawn(CHROMIUM, [...flags, url], { detached: true, stdio: ["ignore", "pipe", "pipe"] });
+    const { stdout, stderr } = this.process;
+    for (const stream of [stdout, stderr]) stream.on("data", (data) => (this.log += data));
+    this.process.on("exit", (code) => ended(new Error(`Chromium ended with ${code}:\n${this.log}`)));
+  }
+  // Whether there was still a process to hear it.
+  signal(signal) {
+    try {
+      return this.process !== undefined && process.kill(-this.process.pid, signal);
+    } catch {
+      return false;
+    }
+  }
+  async end() {
+    this.signal("SIGTERM");
+    await until(() => !this.signal(0));
+    fs.rmSync(this.profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+  }
+}
+
 run(async () => {
   limit(240);
   const version = spawnSync(CHROMIUM, ["--version"]);
   assert.ok(!version.error, `${CHROMIUM} is missing: tests/run installs it (${version.error})`);
   console.log(version.stdout.toString().trim());
   const judge = { allowed: judgeAllowed, blocked: judgeBlocked }[args[0] ?? "allowed"];
-
-  const profile = fs.mkdtempSync(path.join(os.tmpdir(), "roomcast-chromium-"));
-  let log = "";
-  let chromium;
+  const chromium = new Chromium();
   try {
-    const reports = [];
-    await new Promise(async (resolve, reject) => {
-      const origin = await serve((report) => {
-        if (report.done) return resolve();
-        if (report.failed) return reject(new Error(report.failed));
-        console.log(`reported ${JSON.stringify(report)}`);
-        reports.push(report);
-      });
-      const flags = [...FLAGS, `--user-data-dir=${profile}`];
-      chromium = spawn(CHROMIUM, [...flags, origin], { stdio: ["ignore", "pipe", "pipe"] });
-      for (const stream of [chromium.stdout, chromium.stderr]) stream.on("data", (data) => (log += data));
-      chromium.on("exit", (code) => reject(new Error(`Chromium ended with ${code}:\n${log}`)));
-    });
+    const reports = await reportsOf(chromium);
     assert.strictEqual(reports.length, 7);
     for (const report of reports) judge(report);
   } finally {
-    if (chromium !== undefined && chromium.exitCode === null) {
-      const ended = new Promise((resolve) => chromium.on("exit", resolve));
-      chromium.kill();
-      await ended;
-    }
-    fs.rmSync(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+    await chromium.end();
   }
 });
