@@ -4,13 +4,24 @@ const net = require("net");
 const http = require("http");
 const assert = require("assert");
 
-setTimeout(() => {
-  console.error("watchdog: the program has not ended within 60 s");
-  process.exit(1);
-}, 60000).unref();
+let watchdog;
 
-// The arguments are three addresses HOST:PORT and whatever the program takes.
+// The program must end within this; anew at each call.
+function limit(seconds) {
+  clearTimeout(watchdog);
+  watchdog = setTimeout(() => {
+    console.error(`watchdog: the program has not ended within ${seconds} s`);
+    process.exit(1);
+  }, seconds * 1000).unref();
+}
+limit(60);
+
+// The arguments are three addresses HOST:PORT, of which reference.js has only the first and "-" stands for the others,
+// and whatever the program takes.
 const [listen, ingest, admin, ...args] = process.argv.slice(2);
+
+// Whether the server is Node's own: reference.js.
+const isReference = ingest === "-";
 
 function run(main) {
   // Timers that keep nothing alive must not let the program end before `main` has.
@@ -85,4 +96,8 @@ async function until(holds) {
   while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 10));
 }
 
-module.exports = { listen, ingest, admin, args, run, assert, Publisher, once, metric, until };
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+module.exports = {
+  listen, ingest, admin, args, isReference, limit, run, assert, Publisher, once, metric, until, sleep,
+};
