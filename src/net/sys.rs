@@ -36,8 +36,8 @@ pub fn realtime_ns() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// Has the kernel note when packets for this socket come in, or no longer. While any socket of the host wants that, each
-/// packet that comes in costs it some 20 ns.
+/// Has the kernel note when packets for this socket come in, or no longer. While any socket of the host wants that,
+/// each packet that comes in costs the kernel a look at the clock.
 ///
 /// # Errors
 /// The kernel cannot.
