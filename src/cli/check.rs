@@ -181,6 +181,7 @@ mod tests {
         assert_eq!(
             explained(&Config::development()),
             r#"clients     127.0.0.1:3000, on all cores
+pages       of http://localhost:*, http://127.0.0.1:*
 publishers  127.0.0.1:3100
 operators   127.0.0.1:3200
 log         info, auto
