@@ -593,7 +593,7 @@ impl Core {
                 }
             }
             // One request after the other.
-            Role::Http(http) if http.is_serving() => return,
+            Role::Http(http) if http.is_serving() || http.is_stuffed() => return,
             Role::Probe { .. } if conn.paused => return,
             Role::Http(_) | Role::Probe { .. } | Role::Closing { .. } | Role::Lingering { .. } => {}
         }
