@@ -150,6 +150,8 @@ pub struct Core {
     /// When sessions polled here last.
     polled: Millis,
     pub(super) completions: Vec<Completion>,
+    /// The time for responses, and the second that it says.
+    pub(super) date: (u64, String),
     /// One polling response's body, kept for its memory.
     pub(super) payload: Vec<u8>,
     scratch: Vec<u8>,
@@ -219,6 +221,7 @@ impl Core {
             stamper: None,
             polled: Millis(0),
             completions: Vec::new(),
+            date: (0, String::new()),
             payload: Vec::new(),
             scratch: vec![0; READ_BYTES],
             flush: super::flush::Workspace::default(),

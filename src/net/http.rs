@@ -16,6 +16,7 @@ use crate::shard::{Handshake, Posted};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::string::FromUtf8Error;
+use std::time::SystemTime;
 
 /// Packets of one POST that are handled before others are heard: with 10 µs for rules, a fair share of a turn.
 const PACKETS_PER_TURN: usize = 16;
@@ -784,10 +785,15 @@ impl Core {
     /// Gives a response, behind the poll that waits if there is one.
     fn answer(&mut self, at: SlotRef, response: &Response<'_>) {
         let ends = response.connection == Connection::Close || self.drain.is_some();
+        let now = SystemTime::now();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if self.date.0 != second {
+            self.date = (second, httpdate::fmt_http_date(now));
+        }
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
         let connection = if ends { Connection::Close } else { response.connection };
         let out = if http.waiting.is_some() { &mut http.behind } else { &mut http.out };
-        Response { connection, ..*response }.write(out);
+        Response { connection, date: &self.date.1, ..*response }.write(out);
         http.served = true;
         http.ends |= ends;
         if http.waiting.is_none() {
