@@ -1,5 +1,5 @@
-//! WebSocket as RFC 6455 has it: the fuzzing client of autobahn's test suite against an endpoint that echoes. Cases 1 to
-//! 10; 12 and 13 are about compression.
+//! WebSocket as RFC 6455 has it: the fuzzing client of autobahn's test suite against an endpoint that echoes. Cases 1
+//! to 10; 12 and 13 are about compression.
 
 mod common;
 
