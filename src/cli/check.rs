@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::say;
 use crate::config::{Config, EndpointKind, EndpointShape, NUMBERS};
-use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, RulesSource};
+use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, RulesSource, UnknownEvents};
 
 /// Prints what the config in `file` means.
 ///
@@ -28,6 +28,7 @@ fn explained(config: &Config) -> String {
         cores => format!("{cores} cores"),
     };
     let _ = writeln!(text, "clients     {}, on {cores}{}", config.server.listen, shown_public(config.server.public));
+    pages_and_proxies(config, &mut text);
     let _ = writeln!(text, "publishers  {}{}", config.ingest.listen, shown_public(config.ingest.public));
     let _ = writeln!(text, "operators   {}{}", config.ops.listen, shown_public(config.ops.public));
     let _ = writeln!(text, "log         {}, {}\n", config.log.level, config.log.format);
@@ -43,45 +44,71 @@ fn shown_public(public: bool) -> &'static str {
     if public { "; public = true: whoever reaches it is not authenticated" } else { "" }
 }
 
+/// Who is let in and believed beyond the usual.
+fn pages_and_proxies(config: &Config, text: &mut String) {
+    let cors = &config.cors;
+    if !cors.origins.is_empty() {
+        let cookies = match (cors.credentials, cors.origins.iter().any(|origin| origin == "*")) {
+            (false, _) => "",
+            (true, false) => ", with cookies",
+            (true, true) => ", with cookies: any page can speak in the name of its visitor",
+        };
+        let _ = writeln!(text, "pages       of {}{cookies}", cors.origins.join(", "));
+    }
+    if !config.server.trusted_proxies.is_empty() {
+        let _ = writeln!(text, "proxies     {}", config.server.trusted_proxies.join(", "));
+    }
+}
+
 fn endpoints(config: &Config, text: &mut String) {
     for endpoint in config.endpoints() {
         let _ = match (endpoint.kind, endpoint.shape()) {
-            (EndpointKind::SocketIo, _) => writeln!(text, "{}  Socket.IO, all namespaces", endpoint.path()),
-            (EndpointKind::Raw, EndpointShape::Nested) => writeln!(
+            (EndpointKind::SocketIo, _) => write!(text, "{}  Socket.IO, all namespaces", endpoint.path()),
+            (EndpointKind::EngineIoEcho, _) => write!(text, "{}  Engine.IO, sends messages back", endpoint.path()),
+            (EndpointKind::WebSocketEcho, _) => write!(text, "{}  WebSocket, sends messages back", endpoint.path()),
+            (EndpointKind::Raw, EndpointShape::Nested) => write!(
                 text,
                 "{}  plain WebSocket in namespace {}: {{\"type\":EVENT,\"data\":DATA}}",
                 endpoint.path(),
                 endpoint.namespace()
             ),
-            (EndpointKind::Raw, EndpointShape::Flat) => writeln!(
+            (EndpointKind::Raw, EndpointShape::Flat) => write!(
                 text,
                 "{}  plain WebSocket in namespace {}: {{\"type\":EVENT, and the fields of DATA}}",
                 endpoint.path(),
                 endpoint.namespace()
             ),
         };
+        if let Some(bytes) = endpoint.message_bytes_max {
+            let _ = write!(text, ", messages up to {bytes} bytes");
+        }
+        text.push('\n');
     }
 }
 
 fn namespace(rules: &RulesSource, text: &mut String) {
-    let _ = writeln!(text, "\nnamespace {}", rules.name);
+    let _ = match &rules.pattern {
+        None => writeln!(text, "\nnamespace {}", rules.title()),
+        Some(pattern) => writeln!(text, "\nevery namespace whose name matches {pattern} as a whole"),
+    };
     if rules.connect.is_empty() {
         text.push_str("  Every client may connect.\n");
     }
     for rule in &rules.connect {
         let rule = rule.clone();
-        let (when, allow, set) = (rule.when, rule.allow, rule.set);
+        let (when, allow, error, set) = (rule.when, rule.allow, rule.error, rule.set);
         let (leave, join, reply) = (rule.leave, rule.join, rule.reply);
-        let rule = EventRule { when, allow, set, leave, join, reply, ..EventRule::default() };
+        let rule = EventRule { when, allow, error, set, leave, join, reply, ..EventRule::default() };
         sentence("A client that connects", "may", &rule, text);
     }
     for rule in &rules.on {
         sentence(&format!("A client that says {:?}", rule.event), "is heard", rule, text);
     }
-    text.push_str(if rules.on.is_empty() {
-        "  Whatever clients say is refused: there is no [[namespace.on]].\n"
-    } else {
-        "  Whatever else clients say is refused.\n"
+    text.push_str(match (rules.on.is_empty(), rules.unknown_events) {
+        (true, UnknownEvents::Error) => "  Whatever clients say is refused: there is no [[namespace.on]].\n",
+        (true, UnknownEvents::Ignore) => "  Whatever clients say is ignored: there is no [[namespace.on]].\n",
+        (false, UnknownEvents::Error) => "  Whatever else clients say is refused.\n",
+        (false, UnknownEvents::Ignore) => "  Whatever else clients say is ignored.\n",
     });
 }
 
@@ -96,10 +123,11 @@ fn sentence(subject: &str, plain: &str, rule: &EventRule, text: &mut String) {
         }
     }
     let mut parts = Vec::new();
+    let words = rule.error.as_ref().map_or_else(String::new, |error| format!(" with the words {:?}", error.message));
     match &rule.allow {
         None | Some(Condition::Fixed(true)) => {}
-        Some(Condition::Fixed(false)) => parts.push("is refused".to_owned()),
-        Some(Condition::Expression(allow)) => parts.push(format!("is refused unless {}", one_line(allow))),
+        Some(Condition::Fixed(false)) => parts.push(format!("is refused{words}")),
+        Some(Condition::Expression(allow)) => parts.push(format!("is refused{words} unless {}", one_line(allow))),
     }
     let names: Vec<&str> = rule.set.keys().map(String::as_str).collect();
     for (verb, rooms) in [("leaves", &rule.leave), ("joins", &rule.join)] {
@@ -153,6 +181,7 @@ mod tests {
         assert_eq!(
             explained(&Config::development()),
             r#"clients     127.0.0.1:3000, on all cores
+pages       of http://localhost:*, http://127.0.0.1:*
 publishers  127.0.0.1:3100
 operators   127.0.0.1:3200
 log         info, auto
@@ -182,11 +211,17 @@ All limits have their defaults.
     #[test]
     fn rules_in_words() {
         let text = r#"
-            server = { listen = "0.0.0.0:80", cores = 2, public = true }
+            server = { listen = "0.0.0.0:80", cores = 2, public = true, trusted_proxies = ["10.0.0.0/8", "::1"] }
+            cors = { origins = ["*", "null"], credentials = true, max_age_s = 60 }
             mesh.ring_slots = 16
             [[endpoint]]
             kind = "raw"
             shape = "flat"
+            [[endpoint]]
+            kind = "engine.io-echo"
+            message_bytes_max = 2000
+            [[endpoint]]
+            kind = "websocket-echo"
             [[namespace]]
             name = "/a"
             [[namespace.connect]]
@@ -205,15 +240,23 @@ All limits have their defaults.
             [[namespace.on]]
             event = "no"
             allow = false
+            error = { message = "never", data = 1 }
+            [[namespace]]
+            pattern = "/w-[0-9]+"
+            unknown_events = "ignore"
         "#;
         assert_eq!(
             explained(&Config::parse(text, "f").unwrap()),
             r#"clients     0.0.0.0:80, on 2 cores; public = true: whoever reaches it is not authenticated
+pages       of *, null, with cookies: any page can speak in the name of its visitor
+proxies     10.0.0.0/8, ::1
 publishers  127.0.0.1:3100
 operators   127.0.0.1:3200
 log         info, auto
 
 /ws  plain WebSocket in namespace /: {"type":EVENT, and the fields of DATA}
+/engine.io/  Engine.IO, sends messages back, messages up to 2000 bytes
+/echo  WebSocket, sends messages back
 
 namespace /
   Every client may connect.
@@ -229,11 +272,16 @@ namespace /a
   A client that says "ping":
     is heard.
   A client that says "no":
-    is refused.
+    is refused with the words "never".
   Whatever else clients say is refused.
+
+every namespace whose name matches /w-[0-9]+ as a whole
+  Every client may connect.
+  Whatever clients say is ignored: there is no [[namespace.on]].
 
 Not the default:
   server.cores = 2 (default 0)
+  cors.max_age_s = 60 (default 0)
   mesh.ring_slots = 16 (default 0, chosen by the number of cores)
 "#
         );
@@ -244,6 +292,8 @@ Not the default:
         let file = std::env::temp_dir().join(format!("roomcast-check-{}.toml", std::process::id()));
         for (text, error) in [
             ("[server]\ncores = -1", ":2:9: server.cores = -1: must be between 0 and 1024"),
+            ("cors.origins = [\"a.b\"]", ":1:17: cors.origins[0] = \"a.b\": the scheme is missing: write"),
+            ("server.trusted_proxies = [\"a\"]", ":1:27: server.trusted_proxies[0] = \"a\": must be an address"),
             ("ops.listen = \"0.0.0.0:1\"", ":1:14: ops.listen = \"0.0.0.0:1\": anyone who reaches"),
         ] {
             std::fs::write(&file, text).unwrap();

@@ -5,6 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::Config;
 use super::document::{ConfigError, Document, path};
 use crate::base::ids::CORES_MAX;
+use crate::session::rules::PathStep;
 
 /// A number that operators can set.
 pub(crate) struct Number {
@@ -31,29 +32,44 @@ const MESSAGE_BYTES_LARGEST: u64 = 64 * MIB;
 /// No message bound is smaller: connecting with a token in the auth payload must fit.
 const MESSAGE_BYTES_SMALLEST: u64 = KIB;
 
+/// Also the bounds of an endpoint's own.
+const MESSAGE_BYTES_MAX: Number =
+    number("limits.message_bytes_max", MESSAGE_BYTES_SMALLEST, MESSAGE_BYTES_LARGEST, |c| {
+        c.limits.message_bytes_max as u64
+    });
+
 const fn number(key: &'static str, min: u64, max: u64, get: fn(&Config) -> u64) -> Number {
     Number { key, min, max, zero: None, get }
 }
 
 /// All of them, in the order of the reference.
-pub(crate) const NUMBERS: [Number; 18] = [
+pub(crate) const NUMBERS: [Number; 25] = [
     // 0 stands for all; more do not fit into socket ids.
     number("server.cores", 0, CORES_MAX as u64, |c| c.server.cores as u64),
     // 0 closes at once. Service managers kill long before an hour is over.
     number("server.drain_ms_max", 0, HOUR_MS, |c| c.server.drain_ms_max),
+    // 0 leaves it to the browser, 5 s. None remembers an answer for more than a day.
+    number("cors.max_age_s", 0, DAY_MS / 1000, |c| u64::from(c.cors.max_age_s)),
     number("ingest.line_bytes_max", MESSAGE_BYTES_SMALLEST, MESSAGE_BYTES_LARGEST, |c| c.ingest.line_bytes_max as u64),
     // One receipt with all its offsets should find room; beyond 64 MiB a publisher that does not read is a leak.
     number("ingest.receipt_bytes_max", 4 * KIB, 64 * MIB, |c| c.ingest.receipt_bytes_max as u64),
     // Each room is a message to its owner: a line must not keep a core for long.
     number("ingest.rooms_per_line_max", 1, 100_000, |c| c.ingest.rooms_per_line_max as u64),
-    number("limits.message_bytes_max", MESSAGE_BYTES_SMALLEST, MESSAGE_BYTES_LARGEST, |c| {
-        c.limits.message_bytes_max as u64
-    }),
+    // Who was asked is remembered for as long.
+    number("ingest.ack_timeout_ms_max", 1, HOUR_MS, |c| c.ingest.ack_timeout_ms_max),
+    MESSAGE_BYTES_MAX,
     // 0 refuses binary. Each attachment is a message of its own that is kept until the last one is there.
     number("limits.attachments_max", 0, 1000, |c| c.limits.attachments_max as u64),
     // Below 1 KiB a browser's own headers do not fit; above 64 KiB a head is an attack.
     number("limits.http_head_bytes_max", KIB, 64 * KIB, |c| c.limits.http_head_bytes_max as u64),
     number("limits.handshake_ms_max", SHORTEST_MS, 10 * 60_000, |c| c.limits.handshake_ms_max),
+    // A message of the largest size over a slow line takes minutes; who takes an hour for a body is not sending one.
+    number("limits.request_body_ms_max", SHORTEST_MS, HOUR_MS, |c| c.limits.request_body_ms_max),
+    number("limits.keep_alive_ms", SHORTEST_MS, HOUR_MS, |c| c.limits.keep_alive_ms),
+    // A packet is compared with each of the client's namespaces.
+    number("limits.namespaces_per_client_max", 1, 1024, |c| c.limits.namespaces_per_client_max as u64),
+    // It stands in the name of every room of the namespace.
+    number("limits.namespace_bytes_max", 1, 4 * KIB, |c| c.limits.namespace_bytes_max as u64),
     // Without a room there is nothing to serve; a socket that goes leaves all of them in one turn.
     number("limits.rooms_per_socket_max", 1, 100_000, |c| c.limits.rooms_per_socket_max as u64),
     // A socket's own room has a name of 20 bytes, which publishers must be able to say.
@@ -63,6 +79,7 @@ pub(crate) const NUMBERS: [Number; 18] = [
     number("heartbeat.ping_interval_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_interval_ms),
     number("heartbeat.ping_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_timeout_ms),
     number("heartbeat.connect_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.connect_timeout_ms),
+    number("heartbeat.upgrade_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.upgrade_timeout_ms),
     // Below 16 cores wake each other for every message; rings are made in full at start, two per pair of cores.
     Number {
         key: "mesh.ring_slots",
@@ -84,6 +101,16 @@ impl Number {
         format!("{zero}between {} and {}", self.min, self.max)
     }
 
+    /// Says what would be right if `value` is not.
+    fn check(&self, value: &DeValue<'_>) -> Result<(), String> {
+        let DeValue::Integer(integer) = value else {
+            return Err(format!("must be a whole number, {}", self.bounds()));
+        };
+        // More digits than an i128 has are certainly beyond the bounds.
+        let value = i128::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i128::MAX);
+        if self.allows(value) { Ok(()) } else { Err(format!("must be {}", self.bounds())) }
+    }
+
     fn allows(&self, value: i128) -> bool {
         (i128::from(self.min)..=i128::from(self.max)).contains(&value) || (self.zero.is_some() && value == 0)
     }
@@ -92,19 +119,18 @@ impl Number {
 /// Checks every number of the file before the file is read as a whole, so that a wrong one is told with its bounds.
 pub(super) fn check_numbers(document: &Document, tables: &DeTable<'_>) -> Result<(), ConfigError> {
     for number in &NUMBERS {
-        let Some(value) = find(tables, number.key) else { continue };
-        let message = match value {
-            DeValue::Integer(integer) => {
-                // More digits than an i128 has are certainly beyond the bounds.
-                let value = i128::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i128::MAX);
-                if number.allows(value) {
-                    continue;
-                }
-                format!("must be {}", number.bounds())
-            }
-            _ => format!("must be a whole number, {}", number.bounds()),
-        };
-        return Err(document.wrong_value(&path(number.key), message));
+        if let Some(value) = find(tables, number.key) {
+            number.check(value).map_err(|message| document.wrong_value(&path(number.key), message))?;
+        }
+    }
+    let Some(DeValue::Array(endpoints)) = tables.get("endpoint").map(toml::Spanned::get_ref) else { return Ok(()) };
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let key = "message_bytes_max";
+        if let Some(value) = endpoint.get_ref().get(key) {
+            let path = [PathStep::Key("endpoint".into()), PathStep::Index(index), PathStep::Key(key.into())];
+            let wrong = |message| document.wrong_value(&path, message);
+            MESSAGE_BYTES_MAX.check(value.get_ref()).map_err(wrong)?;
+        }
     }
     Ok(())
 }

@@ -107,7 +107,10 @@ impl Document {
     /// The value at `span` for an error's reader; empty for a table's header.
     fn value_at(&self, span: Range<usize>) -> String {
         let line = self.text.get(..span.start).and_then(|before| before.rsplit('\n').next()).unwrap_or_default();
-        if line.trim().is_empty() { String::new() } else { self.text.get(span).map_or_else(String::new, shortened) }
+        let value = self.text.get(span).unwrap_or_default();
+        // An entry of an array may stand on a line of its own as well.
+        let is_header = line.trim().is_empty() && value.starts_with('[');
+        if is_header { String::new() } else { shortened(value) }
     }
 
     /// Where the value at `path` stands. A table counts as the array of itself: the step `[0]` into one stays there.

@@ -7,6 +7,7 @@ use crate::base::ids::NamespaceId;
 use crate::net;
 use crate::proto::raw::Shape;
 use crate::session::Kind;
+use crate::session::namespace::NamePattern;
 use crate::session::rules::{PathStep, RulesSource};
 
 /// Endpoints that one config may have: each request compares its path with all of them.
@@ -18,12 +19,14 @@ const ENDPOINTS_MAX: usize = 64;
 pub struct Endpoint {
     /// What is spoken.
     pub kind: EndpointKind,
-    /// The request's path, matched with or without its last slash. Default: `/socket.io/` or `/ws`.
+    /// The request's path, matched with or without its last slash. Default: that of the kind.
     pub path: Option<String>,
     /// The namespace that raw clients are in. Default: `/`. Socket.IO clients name theirs themselves.
     pub namespace: Option<String>,
     /// How raw clients get an event's data. Default: nested.
     pub shape: Option<EndpointShape>,
+    /// Largest message from a client here. Default: `limits.message_bytes_max`.
+    pub message_bytes_max: Option<usize>,
 }
 
 /// What is spoken at an endpoint.
@@ -35,6 +38,12 @@ pub enum EndpointKind {
     /// JSON objects in text messages.
     #[serde(rename = "raw")]
     Raw,
+    /// Engine.IO v4 that sends every message back.
+    #[serde(rename = "engine.io-echo")]
+    EngineIoEcho,
+    /// A WebSocket that sends every message back.
+    #[serde(rename = "websocket-echo")]
+    WebSocketEcho,
 }
 
 /// How raw clients get an event's data.
@@ -52,7 +61,7 @@ impl Endpoint {
     /// What stands for a file without endpoints: Socket.IO, and raw on the namespace `/`.
     #[must_use]
     pub fn defaults() -> Vec<Endpoint> {
-        let of = |kind| Endpoint { kind, path: None, namespace: None, shape: None };
+        let of = |kind| Endpoint { kind, path: None, namespace: None, shape: None, message_bytes_max: None };
         vec![of(EndpointKind::SocketIo), of(EndpointKind::Raw)]
     }
 
@@ -62,6 +71,8 @@ impl Endpoint {
         self.path.as_deref().unwrap_or(match self.kind {
             EndpointKind::SocketIo => "/socket.io/",
             EndpointKind::Raw => "/ws",
+            EndpointKind::EngineIoEcho => "/engine.io/",
+            EndpointKind::WebSocketEcho => "/echo",
         })
     }
 
@@ -77,15 +88,18 @@ impl Endpoint {
         self.shape.unwrap_or_default()
     }
 
-    /// The data plane's form of it; `namespaces` in the order of their ids.
+    /// The data plane's form of it; `namespaces` in the order of their ids, `message_bytes_max` for one that has none
+    /// of its own.
     ///
     /// # Panics
     /// If `namespaces` lacks the endpoint's: [`check`] was not called.
-    pub(super) fn compile(&self, namespaces: &[RulesSource]) -> net::Endpoint {
+    pub(super) fn compile(&self, namespaces: &[RulesSource], message_bytes_max: usize) -> net::Endpoint {
         let kind = match self.kind {
             EndpointKind::SocketIo => Kind::SocketIo,
+            EndpointKind::EngineIoEcho => Kind::EngineIoEcho,
+            EndpointKind::WebSocketEcho => Kind::WebSocketEcho,
             EndpointKind::Raw => {
-                let index = namespaces.iter().position(|n| n.name == self.namespace());
+                let index = namespaces.iter().position(|n| n.name.as_deref() == Some(self.namespace()));
                 let namespace = NamespaceId(index.expect("endpoints were checked") as u16);
                 let shape = match self.shape() {
                     EndpointShape::Nested => Shape::Nested,
@@ -94,7 +108,8 @@ impl Endpoint {
                 Kind::Raw { namespace, shape }
             }
         };
-        net::Endpoint { path: self.path().into(), kind }
+        let message_bytes_max = self.message_bytes_max.unwrap_or(message_bytes_max);
+        net::Endpoint { path: self.path().into(), kind, message_bytes_max }
     }
 }
 
@@ -123,18 +138,25 @@ pub(super) fn check(
             let taken = endpoints[first].path();
             return wrong("path", format!("endpoint[{first}] has the path {taken:?} already; give each its own"));
         }
-        if endpoint.kind == EndpointKind::SocketIo {
+        if endpoint.kind != EndpointKind::Raw {
             if endpoint.namespace.is_some() {
-                return wrong(
-                    "namespace",
-                    "Socket.IO clients name their namespaces themselves; remove the key".to_owned(),
-                );
+                let reason = match endpoint.kind {
+                    EndpointKind::SocketIo => "Socket.IO clients name their namespaces themselves",
+                    _ => "clients of an echo are in no namespace",
+                };
+                return wrong("namespace", format!("{reason}; remove the key"));
             }
             if endpoint.shape.is_some() {
                 return wrong("shape", "only for kind = \"raw\"; remove the key".to_owned());
             }
-        } else if !namespaces.iter().any(|n| n.name == endpoint.namespace()) {
-            let known: Vec<&str> = namespaces.iter().map(|n| n.name.as_str()).collect();
+        } else if !namespaces.iter().any(|n| n.name.as_deref() == Some(endpoint.namespace())) {
+            let patterns = namespaces.iter().filter_map(|n| NamePattern::compile(n.pattern.as_deref()?).ok());
+            if patterns.into_iter().any(|pattern| pattern.is_match(endpoint.namespace())) {
+                let message = "plain WebSockets cannot be in a namespace that a pattern names; add a [[namespace]] \
+                    with this name";
+                return wrong("namespace", message.to_owned());
+            }
+            let known: Vec<&str> = namespaces.iter().filter_map(|n| n.name.as_deref()).collect();
             let message = format!(
                 "there is no such namespace; add a [[namespace]] of this name, or use one of {}",
                 known.join(", ")

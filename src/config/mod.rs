@@ -19,6 +19,9 @@ use document::{Document, path};
 pub use endpoints::{Endpoint, EndpointKind, EndpointShape};
 
 use crate::ingest::publisher;
+use crate::proto::cors;
+use crate::proto::forwarded::TrustedProxies;
+use crate::session::namespace::{NamePattern, NamespaceName, is_namespace_name};
 use crate::session::rules::{NamespaceRules, PathStep, RuleError, RulesSource};
 use crate::session::{HeartbeatOptions, LimitOptions};
 use crate::{mesh, net, room, shard};
@@ -35,6 +38,8 @@ const NAMESPACES_MAX: usize = 1024;
 pub struct Config {
     /// `[server]`
     pub server: Server,
+    /// `[cors]`
+    pub cors: Cors,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[ops]`
@@ -51,6 +56,9 @@ pub struct Config {
     pub log: Log,
     endpoints: Vec<Endpoint>,
     namespaces: Vec<RulesSource>,
+    /// Of `cors` and `server.trusted_proxies`, when the file was read.
+    allowed_origins: cors::Cors,
+    trusted_proxies: TrustedProxies,
     document: Document,
     is_development: bool,
 }
@@ -60,6 +68,7 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 struct File {
     server: Server,
+    cors: Cors,
     ingest: Ingest,
     ops: Ops,
     limits: Limits,
@@ -83,6 +92,22 @@ pub struct Server {
     pub drain_ms_max: u64,
     /// True: clients may reach the server from elsewhere although it does not authenticate them.
     pub public: bool,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<String>,
+}
+
+/// Which pages of other origins may read responses over HTTP.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cors {
+    /// Origins and patterns of origins; empty for none.
+    pub origins: Vec<String>,
+    /// True: pages may send cookies along.
+    pub credentials: bool,
+    /// Request headers that pages may set; empty for all.
+    pub headers: Vec<String>,
+    /// How long browsers may remember what is allowed; 0 does not say.
+    pub max_age_s: u32,
 }
 
 /// Publishers' port.
@@ -97,6 +122,8 @@ pub struct Ingest {
     pub receipt_bytes_max: usize,
     /// Names in one line.
     pub rooms_per_line_max: usize,
+    /// How long a line may wait for clients' acknowledgements.
+    pub ack_timeout_ms_max: u64,
     /// True: publishers may come from elsewhere although they are not authenticated.
     pub public: bool,
 }
@@ -123,6 +150,14 @@ pub struct Limits {
     pub http_head_bytes_max: usize,
     /// From accept to the end of the WebSocket handshake.
     pub handshake_ms_max: u64,
+    /// From the end of a request's head to the end of its body.
+    pub request_body_ms_max: u64,
+    /// An HTTP connection without a request for this long is closed.
+    pub keep_alive_ms: u64,
+    /// Namespaces of one client.
+    pub namespaces_per_client_max: usize,
+    /// Length of a namespace's name that a pattern may match.
+    pub namespace_bytes_max: usize,
     /// Rooms of one socket.
     pub rooms_per_socket_max: usize,
     /// Length of a room's name.
@@ -141,6 +176,8 @@ pub struct Heartbeat {
     pub ping_timeout_ms: u64,
     /// A Socket.IO client that connects to no namespace for this long is closed.
     pub connect_timeout_ms: u64,
+    /// From a polled client's WebSocket handshake to the end of its upgrade.
+    pub upgrade_timeout_ms: u64,
 }
 
 /// Rings between cores.
@@ -190,7 +227,8 @@ fn loopback(port: u16) -> SocketAddr {
 
 impl Default for Server {
     fn default() -> Server {
-        Server { listen: loopback(3000), cores: 0, drain_ms_max: 10_000, public: false }
+        let trusted_proxies = Vec::new();
+        Server { listen: loopback(3000), cores: 0, drain_ms_max: 10_000, public: false, trusted_proxies }
     }
 }
 
@@ -201,6 +239,7 @@ impl Default for Ingest {
             line_bytes_max: 1 << 20,
             receipt_bytes_max: 1 << 20,
             rooms_per_line_max: 1024,
+            ack_timeout_ms_max: 60_000,
             public: false,
         }
     }
@@ -219,6 +258,10 @@ impl Default for Limits {
             attachments_max: 10,
             http_head_bytes_max: 8192,
             handshake_ms_max: 10_000,
+            request_body_ms_max: 30_000,
+            keep_alive_ms: 75_000,
+            namespaces_per_client_max: 128,
+            namespace_bytes_max: 200,
             rooms_per_socket_max: 128,
             room_name_bytes_max: 200,
             outbox_bytes_max: 1 << 20,
@@ -228,7 +271,12 @@ impl Default for Limits {
 
 impl Default for Heartbeat {
     fn default() -> Heartbeat {
-        Heartbeat { ping_interval_ms: 25_000, ping_timeout_ms: 20_000, connect_timeout_ms: 45_000 }
+        Heartbeat {
+            ping_interval_ms: 25_000,
+            ping_timeout_ms: 20_000,
+            connect_timeout_ms: 45_000,
+            upgrade_timeout_ms: 10_000,
+        }
     }
 }
 
@@ -284,6 +332,8 @@ impl Config {
         check_addresses(&document, &tables)?;
         let file: File = toml::from_str(text).map_err(|error| document.toml_error(&error))?;
         check_log(&document, &file.log)?;
+        let allowed_origins = compile_cors(&document, &file.cors)?;
+        let trusted_proxies = compile_proxies(&document, &file.server)?;
         check_namespaces(&document, &file.namespace)?;
         for (index, rules) in file.namespace.iter().enumerate() {
             NamespaceRules::compile(rules).map_err(|error| rule_error(&document, index, error))?;
@@ -294,6 +344,7 @@ impl Config {
         drop(tables);
         Ok(Config {
             server: file.server,
+            cors: file.cors,
             ingest: file.ingest,
             ops: file.ops,
             limits: file.limits,
@@ -303,6 +354,8 @@ impl Config {
             log: file.log,
             endpoints,
             namespaces,
+            allowed_origins,
+            trusted_proxies,
             document,
             is_development: false,
         })
@@ -389,11 +442,15 @@ impl Config {
     /// For the data plane of clients.
     #[must_use]
     pub fn net_options(&self) -> net::Options {
+        let compile = |endpoint: &Endpoint| endpoint.compile(&self.namespaces, self.limits.message_bytes_max);
         net::Options {
-            endpoints: self.endpoints.iter().map(|endpoint| endpoint.compile(&self.namespaces)).collect(),
+            endpoints: self.endpoints.iter().map(compile).collect(),
             http_head_bytes_max: self.limits.http_head_bytes_max,
             handshake_ms_max: self.limits.handshake_ms_max,
-            message_bytes_max: self.limits.message_bytes_max,
+            request_body_ms_max: self.limits.request_body_ms_max,
+            keep_alive_ms: self.limits.keep_alive_ms,
+            cors: self.allowed_origins.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
             outbox_bytes_max: self.limits.outbox_bytes_max,
             drain_ms_max: self.server.drain_ms_max,
         }
@@ -407,10 +464,13 @@ impl Config {
                 ping_interval_ms: self.heartbeat.ping_interval_ms,
                 ping_timeout_ms: self.heartbeat.ping_timeout_ms,
                 connect_timeout_ms: self.heartbeat.connect_timeout_ms,
+                upgrade_timeout_ms: self.heartbeat.upgrade_timeout_ms,
             },
             limits: LimitOptions {
                 message_bytes_max: self.limits.message_bytes_max,
                 attachments_max: self.limits.attachments_max,
+                namespaces_per_session_max: self.limits.namespaces_per_client_max,
+                namespace_bytes_max: self.limits.namespace_bytes_max,
                 rooms_per_socket_max: self.limits.rooms_per_socket_max,
                 room_name_bytes_max: self.limits.room_name_bytes_max,
                 outbox_bytes_max: self.limits.outbox_bytes_max,
@@ -428,6 +488,7 @@ impl Config {
             receipt_bytes_max: self.ingest.receipt_bytes_max,
             rooms_per_line_max: self.ingest.rooms_per_line_max,
             room_name_bytes_max: self.limits.room_name_bytes_max,
+            ack_timeout_ms_max: self.ingest.ack_timeout_ms_max,
         }
     }
 
@@ -440,14 +501,22 @@ impl Config {
         mesh::Options { slots: if self.mesh.ring_slots == 0 { chosen } else { self.mesh.ring_slots } }
     }
 
-    /// Compiles the namespaces' rules, once for each core; in the order of their ids, `/` first.
+    /// Compiles the namespaces' patterns and rules, once for each core; in the order of their ids, `/` first.
     ///
     /// # Errors
-    /// The first rule that does not compile: never after [`Config::parse`] has succeeded.
+    /// The first pattern or rule that does not compile: never after [`Config::parse`] has succeeded.
     pub fn namespaces(&self) -> Result<Vec<shard::Namespace>, RuleError> {
         let compile = |source: &RulesSource| {
             let rules = NamespaceRules::compile(source)?;
-            Ok(shard::Namespace { name: source.name.as_str().into(), rules })
+            let name = match &source.pattern {
+                Some(pattern) => NamePattern::compile(pattern).map(NamespaceName::Pattern).map_err(|error| {
+                    let key = vec![PathStep::Key("pattern".to_owned())];
+                    let (text, message) = (pattern.as_str().into(), error.message.into());
+                    RuleError { namespace: source.title().into(), event: None, key, text, at: error.at, message }
+                })?,
+                None => NamespaceName::from(source.title()),
+            };
+            Ok(shard::Namespace { name, rules })
         };
         self.namespaces.iter().map(compile).collect()
     }
@@ -459,7 +528,7 @@ impl Config {
             let flat = |e: &Endpoint| e.kind == EndpointKind::Raw && e.shape() == EndpointShape::Flat;
             self.endpoints.iter().any(|endpoint| flat(endpoint) && endpoint.namespace() == name)
         };
-        self.namespaces.iter().map(|namespace| is_flat(&namespace.name)).collect()
+        self.namespaces.iter().map(|namespace| namespace.name.as_deref().is_some_and(is_flat)).collect()
     }
 }
 
@@ -496,19 +565,61 @@ fn check_log(document: &Document, log: &Log) -> Result<(), ConfigError> {
     }
 }
 
+fn compile_cors(document: &Document, cors: &Cors) -> Result<cors::Cors, ConfigError> {
+    let options = cors::Options {
+        origins: cors.origins.clone(),
+        credentials: cors.credentials,
+        headers: cors.headers.clone(),
+        max_age_s: (cors.max_age_s > 0).then_some(cors.max_age_s),
+    };
+    cors::Cors::new(&options).map_err(|error| {
+        let mut path = path(&format!("cors.{}", error.key));
+        path.push(PathStep::Index(error.index));
+        document.wrong_value(&path, error.message)
+    })
+}
+
+fn compile_proxies(document: &Document, server: &Server) -> Result<TrustedProxies, ConfigError> {
+    TrustedProxies::new(&server.trusted_proxies).map_err(|error| {
+        let mut path = path("server.trusted_proxies");
+        path.push(PathStep::Index(error.index));
+        document.wrong_value(&path, error.message)
+    })
+}
+
 fn check_namespaces(document: &Document, namespaces: &[RulesSource]) -> Result<(), ConfigError> {
     for (index, namespace) in namespaces.iter().enumerate() {
-        let name = namespace.name.as_str();
-        let wrong = |message: String| Err(document.wrong_value(&namespace_path(index, "name"), message));
-        // A comma and a question mark end the namespace in a Socket.IO packet.
-        if !name.starts_with('/') || name.contains(|c: char| c.is_control() || matches!(c, ',' | '?')) {
-            return wrong("must begin with / and contain no comma and no ?, as in \"/seats\"".to_owned());
-        }
-        if let Some(first) = namespaces[..index].iter().position(|n| n.name == name) {
-            return wrong(format!("namespace[{first}] has this name already; put all rules of a namespace together"));
+        let wrong = |key: &str, message: String| Err(document.wrong_value(&namespace_path(index, key), message));
+        let table = [PathStep::Key("namespace".to_owned()), PathStep::Index(index)];
+        let key = match (&namespace.name, &namespace.pattern) {
+            (None, None) => {
+                let message = "needs a name, as in name = \"/seats\", or a pattern, as in \
+                    pattern = \"^/workspace-[a-z0-9]+$\"";
+                return Err(document.wrong_value(&table, message));
+            }
+            (Some(_), Some(_)) => {
+                return wrong("pattern", "has a name too; a namespace has either a name or a pattern".to_owned());
+            }
+            (Some(name), None) if !is_namespace_name(name) => {
+                let message = "must begin with / and contain no comma and no ?, as in \"/seats\"";
+                return wrong("name", message.to_owned());
+            }
+            (Some(_), None) => "name",
+            (None, Some(pattern)) => {
+                if let Err(error) = NamePattern::compile(pattern) {
+                    let path = namespace_path(index, "pattern");
+                    return Err(document.wrong_string(&path, pattern, error.at, error.message));
+                }
+                "pattern"
+            }
+        };
+        let same = |other: &RulesSource| other.name == namespace.name && other.pattern == namespace.pattern;
+        if let Some(first) = namespaces[..index].iter().position(same) {
+            let message = format!("namespace[{first}] has this {key} already; put all rules of a namespace together");
+            return wrong(key, message);
         }
         if index >= NAMESPACES_MAX {
-            return wrong(format!("there are more than {NAMESPACES_MAX} namespaces"));
+            return wrong(key, format!("there are more than {NAMESPACES_MAX} namespaces"));
         }
     }
     Ok(())
@@ -524,9 +635,9 @@ fn rule_error(document: &Document, index: usize, error: RuleError) -> ConfigErro
 
 /// Clients may always be in `/`; its id is 0.
 fn with_main_first(mut namespaces: Vec<RulesSource>) -> Vec<RulesSource> {
-    let main = match namespaces.iter().position(|namespace| namespace.name == "/") {
+    let main = match namespaces.iter().position(|namespace| namespace.name.as_deref() == Some("/")) {
         Some(index) => namespaces.remove(index),
-        None => RulesSource { name: "/".to_owned(), ..RulesSource::default() },
+        None => RulesSource { name: Some("/".to_owned()), ..RulesSource::default() },
     };
     namespaces.insert(0, main);
     namespaces
@@ -590,7 +701,8 @@ mod tests {
             ("[limit]\nattachments_max = 5", "1:2: limit: there is no such key; did you mean limits?"),
             (
                 "[server]\ncolour = 1",
-                "2:1: server.colour: there is no such key; the keys here are listen, cores, drain_ms_max, public",
+                "2:1: server.colour: there is no such key; the keys here are listen, cores, drain_ms_max, \
+                 public, trusted_proxies",
             ),
             ("log = 3", "1:7: log = 3: must be a table of keys"),
             ("[server]\ncores = 1\ncores = 2", "3:1: cores is set twice; remove one of them"),
@@ -603,7 +715,8 @@ mod tests {
             ("[endpoint]\nkind = \"raw\"", "1:1: endpoint: must be written with two brackets, [[endpoint]]"),
             (
                 "[[endpoint]]\nkind = \"websocket\"",
-                "2:8: endpoint[0].kind = \"websocket\": must be \"socket.io\" or \"raw\"",
+                "2:8: endpoint[0].kind = \"websocket\": must be \"socket.io\" or \"raw\" or \
+                 \"engine.io-echo\" or \"websocket-echo\"",
             ),
             (
                 "[[endpoint]]\nkind = \"raw\"\nnamespace = \"/seats\"",
@@ -631,12 +744,85 @@ mod tests {
                 "3:13: endpoint[0].namespace = \"/\": Socket.IO clients name their namespaces themselves; \
                  remove the key",
             ),
+            (
+                "[[endpoint]]\nkind = \"engine.io-echo\"\nnamespace = \"/\"",
+                "3:13: endpoint[0].namespace = \"/\": clients of an echo are in no namespace; remove the key",
+            ),
+            (
+                "[[endpoint]]\nkind = \"websocket-echo\"\nshape = \"flat\"",
+                "3:9: endpoint[0].shape = \"flat\": only for kind = \"raw\"; remove the key",
+            ),
+            (
+                "[[endpoint]]\nkind = \"raw\"\n[[endpoint]]\nkind = \"websocket-echo\"\nmessage_bytes_max = 1023",
+                "5:21: endpoint[1].message_bytes_max = 1023: must be between 1024 and 67108864",
+            ),
+            (
+                "endpoint = [{ kind = \"raw\", message_bytes_max = \"1M\" }]",
+                "1:49: endpoint[0].message_bytes_max = \"1M\": must be a whole number, between 1024 and 67108864",
+            ),
+            // Origins and proxies.
+            (
+                "[cors]\norigins = [\n  \"https://a.example\",\n  \"b.example\",\n]",
+                "4:3: cors.origins[1] = \"b.example\": the scheme is missing: write \"https://b.example\"",
+            ),
+            (
+                "[cors]\norigins = [\"https://a.example/\"]",
+                "2:12: cors.origins[0] = \"https://a.example/\": an origin has no path, not even a last slash: write \
+                 \"https://a.example\"",
+            ),
+            ("[cors]\norigins = \"*\"", "2:11: cors.origins = \"*\": must be an array, as in [\"…\"]"),
+            (
+                "[cors]\nheaders = [\"X-A: b\"]",
+                "2:12: cors.headers[0] = \"X-A: b\": must be the name of one header, as in \"Authorization\"",
+            ),
+            ("[cors]\nmax_age_s = 90_000", "2:13: cors.max_age_s = 90_000: must be between 0 and 86400"),
+            (
+                "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0.0/33\"]",
+                "2:34: server.trusted_proxies[1] = \"10.0.0.0/33\": must be an address or a network, as in \
+                 \"10.0.0.7\", \"10.0.0.0/8\" or \"fd00::/8\"",
+            ),
             // Namespaces and rules.
             (
                 "[[namespace]]\nname = \"seats\"",
                 "2:8: namespace[0].name = \"seats\": must begin with / and contain no comma and no ?, as in \"/seats\"",
             ),
-            ("[[namespace]]\non = []", "1:1: namespace[0]: the key name is missing"),
+            (
+                "[[namespace]]\non = []",
+                "1:1: namespace[0]: needs a name, as in name = \"/seats\", or a pattern, as in \
+                 pattern = \"^/workspace-[a-z0-9]+$\"",
+            ),
+            (
+                "[[namespace]]\nname = \"/a\"\npattern = \"/b+\"",
+                "3:11: namespace[0].pattern = \"/b+\": has a name too; a namespace has either a name or a pattern",
+            ),
+            ("[[namespace]]\npattern = \"^/(a$\"", "2:14: namespace[0].pattern = \"^/(a$\": unclosed group"),
+            (
+                "[[namespace]]\npattern = '/a|b'",
+                "2:12: namespace[0].pattern = '/a|b': must match only names that begin with /, as in \
+                 \"^/workspace-[a-z0-9]+$\"",
+            ),
+            (
+                "[[namespace]]\npattern = \"/a+\"\n[[namespace]]\npattern = \"/a+\"",
+                "4:11: namespace[1].pattern = \"/a+\": namespace[0] has this pattern already; put all rules of a \
+                 namespace together",
+            ),
+            (
+                "[[namespace]]\npattern = \"/a+\"\n[[namespace.on]]\nevent = \"x\"\njoin = [\"{foo}\"]",
+                "5:11: namespace[0].on[0].join[0] = \"{foo}\": unknown variable foo (namespace \"/a+\", event \"x\")",
+            ),
+            (
+                "[[namespace]]\nname = \"/\"\nunknown_events = \"drop\"",
+                "3:18: namespace[0].unknown_events = \"drop\": must be \"error\" or \"ignore\"",
+            ),
+            (
+                "[[namespace]]\nname = \"/\"\n[[namespace.connect]]\nerror = { message = \"{a}\" }",
+                "4:23: namespace[0].connect[0].error.message = \"{a}\": unknown variable a (namespace \"/\")",
+            ),
+            (
+                "[[endpoint]]\nkind = \"raw\"\nnamespace = \"/w-7\"\n[[namespace]]\npattern = \"/w-[0-9]\"",
+                "3:13: endpoint[0].namespace = \"/w-7\": plain WebSockets cannot be in a namespace that a pattern \
+                 names; add a [[namespace]] with this name",
+            ),
             (
                 "[[namespace]]\nname = \"/a\"\n[[namespace]]\nname = \"/a\"",
                 "4:8: namespace[1].name = \"/a\": namespace[0] has this name already; put all rules of a \
@@ -702,12 +888,15 @@ mod tests {
 
     #[test]
     fn the_reference_shows_every_setting_with_its_default() {
-        let (reference, defaults) = (Config::development(), Config::parse("", "f.toml").unwrap());
+        let (reference, mut defaults) = (Config::development(), Config::parse("", "f.toml").unwrap());
+        // Whoever tries roomcast has a page on a port of the same machine.
+        assert_eq!(defaults.cors.origins, [""; 0]);
+        defaults.cors.origins = reference.cors.origins.clone();
         assert_eq!(format!("{:?}", settings(&reference)), format!("{:?}", settings(&defaults)));
         assert_eq!(reference.net_options().endpoints, defaults.net_options().endpoints);
         // Not by being left out: the text names every key there is, as the error for an unknown one lists them.
         let tables = reference.document.tables().unwrap();
-        for section in ["server", "ingest", "ops", "limits", "heartbeat", "mesh", "rooms", "log"] {
+        for section in ["server", "cors", "ingest", "ops", "limits", "heartbeat", "mesh", "rooms", "log"] {
             let message = Config::parse(&format!("[{section}]\nqqqqqqqqqqqq = 1"), "f").unwrap_err().message;
             let keys = message.split_once(" are ").or(message.split_once("mean ")).map(|(_, keys)| keys);
             for key in keys.unwrap_or_else(|| panic!("{section}: {message}")).split(", ") {
@@ -723,8 +912,8 @@ mod tests {
     }
 
     fn settings(config: &Config) -> impl fmt::Debug {
-        let Config { server, ingest, ops, limits, heartbeat, mesh, rooms, log, .. } = config.clone();
-        (server, ingest, ops, limits, heartbeat, mesh, rooms, log)
+        let Config { server, cors, ingest, ops, limits, heartbeat, mesh, rooms, log, .. } = config.clone();
+        (server, cors, ingest, ops, limits, heartbeat, mesh, rooms, log)
     }
 
     #[test]
@@ -736,7 +925,8 @@ mod tests {
             if path.extension().is_some_and(|extension| extension == "toml") {
                 let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
                 config.check_exposure().unwrap();
-                assert_eq!(config.namespaces().unwrap()[0].name.as_ref(), "/");
+                assert_eq!(config.rules()[0].title(), "/");
+                config.namespaces().unwrap();
                 count += 1;
             }
         }
@@ -748,7 +938,16 @@ mod tests {
         let text = r#"
             [server]
             drain_ms_max = 7
+            trusted_proxies = ["10.0.0.0/8"]
+            [cors]
+            origins = ["https://*.example.com"]
+            credentials = true
+            headers = ["X-A"]
+            max_age_s = 60
             [limits]
+            message_bytes_max = 3000
+            request_body_ms_max = 200
+            keep_alive_ms = 300
             room_name_bytes_max = 30
             outbox_bytes_max = 5000
             [heartbeat]
@@ -762,6 +961,11 @@ mod tests {
             [[endpoint]]
             kind = "socket.io"
             path = "/io"
+            message_bytes_max = 2000
+            [[endpoint]]
+            kind = "engine.io-echo"
+            [[endpoint]]
+            kind = "websocket-echo"
             [[namespace]]
             name = "/a"
             [[namespace]]
@@ -770,15 +974,34 @@ mod tests {
             name = "/"
         "#;
         let config = Config::parse(text, "f.toml").unwrap();
-        let names: Vec<_> = config.namespaces().unwrap().into_iter().map(|namespace| namespace.name).collect();
-        assert_eq!(names, ["/".into(), "/a".into(), Box::<str>::from("/b")]);
+        let names: Vec<_> = config.rules().iter().map(RulesSource::title).collect();
+        assert_eq!(names, ["/", "/a", "/b"]);
         assert_eq!(config.flat_namespaces(), [false, false, true]);
         let net = config.net_options();
-        assert_eq!((net.drain_ms_max, net.outbox_bytes_max, net.endpoints.len()), (7, 5000, 2));
+        assert_eq!((net.drain_ms_max, net.outbox_bytes_max, net.endpoints.len()), (7, 5000, 4));
+        assert_eq!((net.request_body_ms_max, net.keep_alive_ms), (200, 300));
+        assert_eq!(net.trusted_proxies, TrustedProxies::new(&["10.0.0.0/8".into()]).unwrap());
+        let origin = Some(&b"https://a.example.com"[..]);
+        let lines = [
+            "Access-Control-Allow-Origin: https://a.example.com",
+            "Vary: Origin",
+            "Access-Control-Allow-Credentials: true",
+            "Access-Control-Allow-Methods: GET,HEAD,PUT,PATCH,POST,DELETE",
+            "Access-Control-Allow-Headers: X-A",
+            "Access-Control-Max-Age: 60",
+        ];
+        assert_eq!(net.cors.preflight_headers(origin, None).trim_end().split("\r\n").collect::<Vec<_>>(), lines);
         let (namespace, shape) = (crate::base::ids::NamespaceId(2), crate::proto::raw::Shape::Flat);
-        let kind = crate::session::Kind::Raw { namespace, shape };
-        assert_eq!(net.endpoints[0], net::Endpoint { path: "/ws".into(), kind });
-        assert_eq!(&*net.endpoints[1].path, "/io");
+        use crate::session::Kind;
+        let kind = Kind::Raw { namespace, shape };
+        let endpoint =
+            |path: &str, kind, message_bytes_max| net::Endpoint { path: path.into(), kind, message_bytes_max };
+        assert_eq!(net.endpoints[0], endpoint("/ws", kind, 3000));
+        assert_eq!(net.endpoints[1], endpoint("/io", Kind::SocketIo, 2000));
+        assert_eq!(net.endpoints[2], endpoint("/engine.io/", Kind::EngineIoEcho, 3000));
+        assert_eq!(net.endpoints[3], endpoint("/echo", Kind::WebSocketEcho, 3000));
+        let unsaid = Config::parse("[cors]\norigins = [\"*\"]", "f.toml").unwrap().net_options();
+        assert!(!unsaid.cors.preflight_headers(origin, None).contains("Max-Age"));
         let shard = config.shard_options();
         assert_eq!((shard.heartbeat.ping_interval_ms, shard.rooms.idle_max, shard.panic_on), (300, 3, None));
         assert_eq!((shard.limits.room_name_bytes_max, shard.limits.outbox_bytes_max), (30, 5000));
@@ -795,7 +1018,8 @@ mod tests {
             let incoming = raw::decode(text, raw::Shape::Nested, &mut json::Scratch::default()).unwrap();
             let (namespace, sid, ip, args) = ("/", "s", "::1", &*incoming.args);
             let (auth_json, claims_json, query) = ("null", "null", &[]);
-            let facts = Facts { namespace, sid, ip, query, auth_json, claims_json, state: &state, args };
+            let captures = &[];
+            let facts = Facts { namespace, captures, sid, ip, query, auth_json, claims_json, state: &state, args };
             namespaces[0].rules.on_event(&incoming.name, &facts)
         };
         let joined = |outcome: &Outcome| {

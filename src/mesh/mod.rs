@@ -37,7 +37,8 @@ pub struct Plane<T> {
     /// As many messages to itself as to another core make the plane blocked.
     slots: usize,
     /// Messages that found their ring full, by receiver, in order. Bounded by what one handled message can cause, as
-    /// the core handles no more of what feeds this plane while [`Plane::is_blocked`].
+    /// the core handles no more of what feeds this plane while [`Plane::is_blocked`]; clients' answers to what
+    /// publishers ask are bounded by what was asked.
     waiting: Vec<VecDeque<T>>,
     /// How many messages wait, over all receivers.
     waiting_count: usize,
@@ -57,7 +58,9 @@ pub fn connect<U, D>(cores: usize, options: Options) -> Vec<Port<U, D>> {
     (0..cores).map(|core| Port { me: CoreId::new(core), up: up.remove(0), down: down.remove(0) }).collect()
 }
 
-fn planes<T>(cores: usize, slots: usize) -> Vec<Plane<T>> {
+/// Connects `cores` cores by one plane of rings with `slots` messages each; the plane at position `i` is core `i`'s.
+#[must_use]
+pub fn planes<T>(cores: usize, slots: usize) -> Vec<Plane<T>> {
     let mut planes: Vec<Plane<T>> = (0..cores)
         .map(|core| Plane {
             me: CoreId::new(core),
@@ -97,13 +100,8 @@ impl<U, D> Port<U, D> {
 
     /// Calls `wake` for each core that got a message since the last call.
     pub fn take_touched(&mut self, mut wake: impl FnMut(CoreId)) {
-        for core in 0..self.up.touched.len() {
-            let up = std::mem::take(&mut self.up.touched[core]);
-            let down = std::mem::take(&mut self.down.touched[core]);
-            if up || down {
-                wake(CoreId::new(core));
-            }
-        }
+        self.up.take_touched(&mut wake);
+        self.down.take_touched(&mut wake);
     }
 
     /// True when nothing has arrived that was not received.
@@ -169,13 +167,24 @@ impl<T> Plane<T> {
         self.full_count
     }
 
+    /// Calls `wake` for each core that got a message since the last call.
+    pub fn take_touched(&mut self, mut wake: impl FnMut(CoreId)) {
+        for (core, touched) in self.touched.iter_mut().enumerate() {
+            if std::mem::take(touched) {
+                wake(CoreId::new(core));
+            }
+        }
+    }
+
     /// True when nothing has arrived that was not received, and nothing waits to be sent.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.is_idle() && self.waiting_count == 0
     }
 
-    fn is_idle(&self) -> bool {
+    /// True when nothing has arrived that was not received.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
         self.local.is_empty() && self.incoming.iter().flatten().all(Consumer::is_empty)
     }
 
@@ -185,7 +194,8 @@ impl<T> Plane<T> {
         self.waiting[index].push_back(message);
     }
 
-    fn flush(&mut self) {
+    /// Moves messages that waited into rings that have space again.
+    pub fn flush(&mut self) {
         if self.waiting_count == 0 {
             return;
         }

@@ -1,29 +1,14 @@
-//! The WebSocket driver: a client's bytes become messages of its session. Knows HTTP and frames, not what messages
-//! mean.
+//! The WebSocket driver: a client's bytes become messages of its session. Knows frames, not what messages mean.
 
-use super::Endpoint;
 use super::conn::{Inbox, Role};
 use super::core::Core;
 use crate::base::counters;
 use crate::base::frame::Frame;
 use crate::base::ids::SlotRef;
-use crate::proto::engineio::Refusal;
-use crate::proto::http::{self, Head, HeadStep};
+use crate::proto::engineio;
 use crate::proto::ws::{self, Message, Step};
-use crate::session::Kind;
-use crate::shard::{CLIENT_LEFT, Closing, Flow, Handshake};
+use crate::shard::{CLIENT_LEFT, Closing, Flow, Probed, UPGRADE_FAILED};
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
-
-/// What a request head leads to.
-enum Answer {
-    /// A session begins.
-    Upgrade { bytes: usize, upgrade: http::Upgrade, endpoint: usize, query: String },
-    /// A response, and the end.
-    Refuse { response: Vec<u8>, label: &'static str },
-    /// More bytes are needed.
-    Wait,
-}
 
 impl Core {
     /// Handles a client's bytes: what waited, then `fresh`.
@@ -51,7 +36,7 @@ impl Core {
     /// Keeps what could not be handled yet.
     fn keep(&mut self, at: SlotRef, rest: Box<Inbox>) {
         if let Some(conn) = self.conns.get_mut(at)
-            && matches!(conn.role, Role::Head | Role::WebSocket { .. } | Role::Closing { .. })
+            && !matches!(conn.role, Role::Lingering { .. } | Role::Publisher(_) | Role::Dead)
         {
             conn.inbox = Some(rest);
         }
@@ -59,99 +44,10 @@ impl Core {
 
     /// Handles as much of `buffer` as can be; returns how many bytes that was.
     fn client_buffer(&mut self, at: SlotRef, buffer: &mut [u8]) -> usize {
-        let mut handled = 0;
-        if matches!(self.conns[at.slot].role, Role::Head) {
-            match self.answer(buffer) {
-                Answer::Wait => return 0,
-                Answer::Refuse { response, label } => {
-                    self.shard.counters.count(counters::HTTP_REFUSED, label);
-                    self.write_and_linger(at, &response);
-                    return buffer.len();
-                }
-                Answer::Upgrade { bytes, upgrade, endpoint, query } => {
-                    handled = bytes;
-                    if !self.upgrade(at, &upgrade, endpoint, &query) {
-                        return buffer.len();
-                    }
-                }
-            }
+        match &self.conns[at.slot].role {
+            Role::Http(_) => self.http_buffer(at, buffer),
+            _ => self.frames(at, buffer),
         }
-        handled + self.frames(at, &mut buffer[handled..])
-    }
-
-    /// Reads the request head at the start of `buffer`.
-    fn answer(&self, buffer: &[u8]) -> Answer {
-        let mut headers = [httparse::EMPTY_HEADER; http::HEADERS_MAX];
-        let refuse = |error: &http::HeadError| {
-            let mut response = Vec::new();
-            let body = error.to_string();
-            http::write_response(&mut response, error.status(), TEXT, body.as_bytes(), error.headers(), true);
-            Answer::Refuse { response, label: error.label() }
-        };
-        match http::parse_head(buffer, &mut headers, self.options.http_head_bytes_max) {
-            Ok(HeadStep::Incomplete) => Answer::Wait,
-            Err(error) => refuse(&error),
-            Ok(HeadStep::Complete { bytes, head }) => {
-                let Some(endpoint) = self.options.endpoints.iter().position(|e| e.serves(head.path)) else {
-                    return not_found(&head, &self.options.endpoints);
-                };
-                if let Some(answer) = self.refused_by_engine_io(endpoint, &head) {
-                    return answer;
-                }
-                match http::websocket_upgrade(&head) {
-                    Ok(upgrade) => Answer::Upgrade { bytes, upgrade, endpoint, query: head.query.into() },
-                    Err(error) => refuse(&error),
-                }
-            }
-        }
-    }
-
-    /// Engine.IO's own checks of a handshake request (Engine.IO protocol 4, "HTTP query parameters").
-    fn refused_by_engine_io(&self, endpoint: usize, head: &Head<'_, '_>) -> Option<Answer> {
-        if self.options.endpoints[endpoint].kind != Kind::SocketIo {
-            return None;
-        }
-        let parameter = |name: &str| http::query_pairs(head.query).find(|(n, _)| n == name).map(|(_, value)| value);
-        let refusal = if parameter("transport").as_deref() != Some("websocket") {
-            Refusal::UnknownTransport
-        } else if parameter("sid").is_some() {
-            Refusal::UnknownSid
-        } else if head.method != "GET" {
-            Refusal::BadHandshakeMethod
-        } else if parameter("EIO").as_deref() != Some("4") {
-            Refusal::UnsupportedProtocolVersion
-        } else if !head.has_token("upgrade", "websocket") {
-            Refusal::BadRequest
-        } else {
-            return None;
-        };
-        let mut response = Vec::new();
-        let body = refusal.body().as_bytes();
-        http::write_response(&mut response, refusal.status(), "application/json", body, &[], true);
-        Some(Answer::Refuse { response, label: refusal.label() })
-    }
-
-    /// Answers the handshake and opens the session. False if the client is gone.
-    fn upgrade(&mut self, at: SlotRef, upgrade: &http::Upgrade, endpoint: usize, query: &str) -> bool {
-        let mut response = Vec::new();
-        http::write_upgrade_response(&mut response, upgrade);
-        // Some 129 bytes into an empty socket buffer: they fit, or the client is gone.
-        if !matches!((&self.conns[at.slot].stream).write(&response), Ok(bytes) if bytes == response.len()) {
-            self.finish(at, "left before handshake");
-            return false;
-        }
-        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let ip = self.conns[at.slot].stream.peer_addr().map_or(unknown, |address| address.ip().to_canonical());
-        let kind = self.options.endpoints[endpoint].kind;
-        if let Some(timer) = self.conns[at.slot].timer.take() {
-            self.shard.timers.cancel(timer);
-        }
-        let session = self.shard.open(at, Handshake { kind, query, ip }, self.now);
-        let conn = &mut self.conns[at.slot];
-        conn.role = Role::WebSocket { session, decoder: ws::Decoder::new() };
-        // A raw session's first joins come before its first message.
-        conn.paused = self.shard.is_busy(session);
-        true
     }
 
     /// Handles the whole frames in `buffer`; returns how many bytes they take.
@@ -168,14 +64,16 @@ impl Core {
             }
             // The decoder is taken out for the call: a message may borrow from it while the shard handles it.
             let conn = &mut self.conns[at.slot];
-            let (session, mut decoder) = match &mut conn.role {
-                Role::WebSocket { session, decoder } | Role::Closing { session, decoder, .. } => {
-                    (*session, std::mem::take(decoder))
+            let (session, mut decoder, message_bytes_max) = match &mut conn.role {
+                Role::WebSocket { session, decoder, message_bytes_max }
+                | Role::Probe { session, decoder, message_bytes_max }
+                | Role::Closing { session, decoder, message_bytes_max, .. } => {
+                    (*session, std::mem::take(decoder), *message_bytes_max)
                 }
                 _ => return buffer.len(),
             };
             let closing = matches!(conn.role, Role::Closing { .. });
-            let step = decoder.decode(&mut buffer[handled..], self.options.message_bytes_max);
+            let step = decoder.decode(&mut buffer[handled..], message_bytes_max);
             let (bytes, flow) = match step {
                 Ok(Step::Incomplete { .. }) => {
                     self.put_back(at, decoder);
@@ -184,9 +82,11 @@ impl Core {
                 Ok(Step::Consumed { bytes }) => (bytes, Flow::Ready),
                 Ok(Step::Message { bytes, message }) => (bytes, self.message(at, session, message, closing)),
                 Err(violation) => {
-                    if !closing {
-                        let closing = Closing { code: violation.close_code(), label: violation.label() };
-                        self.shard.violated(session, closing, violation.label());
+                    let breach = Closing { code: violation.close_code(), label: violation.label() };
+                    if matches!(self.conns[at.slot].role, Role::Probe { .. }) {
+                        self.end_probe(at, session, breach);
+                    } else if !closing {
+                        self.shard.violated(session, breach, breach.label);
                     }
                     (buffer.len() - handled, Flow::Ready)
                 }
@@ -207,13 +107,17 @@ impl Core {
 
     fn put_back(&mut self, at: SlotRef, taken: ws::Decoder) {
         if let Some(conn) = self.conns.get_mut(at)
-            && let Role::WebSocket { decoder, .. } | Role::Closing { decoder, .. } = &mut conn.role
+            && let Role::WebSocket { decoder, .. } | Role::Probe { decoder, .. } | Role::Closing { decoder, .. } =
+                &mut conn.role
         {
             *decoder = taken;
         }
     }
 
     fn message(&mut self, at: SlotRef, session: SlotRef, message: Message<'_>, closing: bool) -> Flow {
+        if matches!(self.conns[at.slot].role, Role::Probe { .. }) {
+            return self.probe_message(at, session, message);
+        }
         match message {
             Message::Close { code, .. } => {
                 self.peer_closed(at, session, code, closing);
@@ -237,6 +141,57 @@ impl Core {
         }
     }
 
+    /// A message on a WebSocket that may take over its session.
+    fn probe_message(&mut self, at: SlotRef, session: SlotRef, message: Message<'_>) -> Flow {
+        let mut answer = Vec::new();
+        match message {
+            Message::Text(text) => match self.shard.probe_text(session, at, text, self.now) {
+                Probed::Pong => engineio::pong(&mut answer, "probe"),
+                Probed::Upgraded => self.upgraded(at),
+                Probed::Wait => return Flow::Wait,
+                Probed::Failed => self.close_probe(at, UPGRADE_FAILED),
+            },
+            Message::Binary(_) => self.end_probe(at, session, UPGRADE_FAILED),
+            Message::Close { code, .. } => {
+                self.shard.probe_ended(session, at);
+                self.write_and_linger(at, &ws::close_frame(code.unwrap_or(1000), ""));
+            }
+            Message::Ping(data) => {
+                ws::write_header(&mut answer, ws::Kind::Pong, data.len());
+                answer.extend_from_slice(data);
+            }
+            Message::Pong(_) => {}
+        }
+        // A few bytes into an empty socket buffer: they fit, or the client is not worth waiting for.
+        if !answer.is_empty()
+            && !matches!((&self.conns[at.slot].stream).write(&answer), Ok(bytes) if bytes == answer.len())
+        {
+            self.finish(at, "");
+        }
+        Flow::Ready
+    }
+
+    /// The WebSocket carries its session from now on.
+    pub(super) fn upgraded(&mut self, at: SlotRef) {
+        let Some(conn) = self.conns.get_mut(at) else { return };
+        if let Role::Probe { session, decoder, message_bytes_max } = &mut conn.role {
+            let (session, decoder, message_bytes_max) = (*session, std::mem::take(decoder), *message_bytes_max);
+            conn.role = Role::WebSocket { session, decoder, message_bytes_max };
+            conn.paused = false;
+            self.queue(at);
+        }
+    }
+
+    fn end_probe(&mut self, at: SlotRef, session: SlotRef, closing: Closing) {
+        self.shard.probe_ended(session, at);
+        self.close_probe(at, closing);
+    }
+
+    /// Closes a WebSocket that does not take over.
+    pub(super) fn close_probe(&mut self, at: SlotRef, closing: Closing) {
+        self.write_and_linger(at, &ws::close_frame(closing.code, closing.label));
+    }
+
     /// A close frame came: the answer to ours, or the client's wish.
     fn peer_closed(&mut self, at: SlotRef, session: SlotRef, code: Option<u16>, closing: bool) {
         if !closing {
@@ -247,8 +202,11 @@ impl Core {
             self.push_close_frame(session, code.unwrap_or(1000), "");
         }
         let conn = &mut self.conns[at.slot];
+        let (Role::WebSocket { message_bytes_max, .. } | Role::Closing { message_bytes_max, .. }) = conn.role else {
+            unreachable!("it has a WebSocket")
+        };
         let decoder = ws::Decoder::new();
-        conn.role = Role::Closing { session, decoder, peer_closed: true };
+        conn.role = Role::Closing { session, decoder, message_bytes_max, peer_closed: true };
         self.set_timer(at, 1_000);
         if self.shard.outboxes.is_empty(session.slot) {
             self.linger(at);
@@ -260,7 +218,7 @@ impl Core {
     }
 
     /// Sends a last response. It fits into the socket's empty buffer, or the client is not worth waiting for.
-    fn write_and_linger(&mut self, at: SlotRef, response: &[u8]) {
+    pub(super) fn write_and_linger(&mut self, at: SlotRef, response: &[u8]) {
         match (&self.conns[at.slot].stream).write(response) {
             Ok(bytes) if bytes == response.len() => self.linger(at),
             _ => self.finish(at, "left before handshake"),
@@ -270,20 +228,3 @@ impl Core {
 
 /// Messages of one client that are handled before others are heard: with 10 µs for rules, a fair share of a turn.
 const MESSAGES_PER_READ: usize = 16;
-const TEXT: &str = "text/plain; charset=utf-8";
-
-impl Endpoint {
-    /// True for the endpoint's path, with or without its last slash.
-    fn serves(&self, path: &str) -> bool {
-        let bare = |path: &'_ str| -> usize { path.strip_suffix('/').map_or(path.len(), str::len) };
-        path[..bare(path)] == self.path[..bare(&self.path)]
-    }
-}
-
-fn not_found(head: &Head<'_, '_>, endpoints: &[Endpoint]) -> Answer {
-    let paths: Vec<&str> = endpoints.iter().map(|endpoint| &*endpoint.path).collect();
-    let body = format!("There is nothing at {}. WebSocket clients connect to {}.\n", head.path, paths.join(" or "));
-    let mut response = Vec::new();
-    http::write_response(&mut response, 404, TEXT, body.as_bytes(), &[], true);
-    Answer::Refuse { response, label: "unknown_path" }
-}

@@ -1,5 +1,6 @@
 //! One TCP connection's bookkeeping. Does not know what its bytes mean.
 
+use super::http::Http;
 use crate::base::ids::SlotRef;
 use crate::base::wheel::TimerId;
 use crate::ingest::publisher::Publisher;
@@ -28,6 +29,8 @@ pub(super) struct Conn {
     pub backlog: bool,
     /// True if something can be read as far as we know: the kernel reports only what is new.
     pub readable: bool,
+    /// True while the kernel notes when its bytes come in.
+    pub stamped: bool,
     /// True once the kernel has reported the end: it is to be read until the end is found.
     pub hangup: bool,
 }
@@ -39,12 +42,14 @@ pub(super) struct Inbox(pub Vec<u8>);
 /// What a connection is at the moment.
 #[derive(Debug)]
 pub(super) enum Role {
-    /// A client whose request head is not complete.
-    Head,
+    /// A client that speaks HTTP: before its first request, in one, or between two.
+    Http(Box<Http>),
     /// A client with an open WebSocket.
-    WebSocket { session: SlotRef, decoder: ws::Decoder },
+    WebSocket { session: SlotRef, decoder: ws::Decoder, message_bytes_max: usize },
+    /// A client's WebSocket that may take over its session, which polls.
+    Probe { session: SlotRef, decoder: ws::Decoder, message_bytes_max: usize },
     /// A client to whom a close frame is being sent.
-    Closing { session: SlotRef, decoder: ws::Decoder, peer_closed: bool },
+    Closing { session: SlotRef, decoder: ws::Decoder, message_bytes_max: usize, peer_closed: bool },
     /// Everything is sent and our side is shut: what still comes is thrown away, so that the kernel does not reset the
     /// connection before the peer has read the end.
     Lingering { publisher: bool },
@@ -67,6 +72,7 @@ impl Conn {
             paused: false,
             backlog: false,
             readable: false,
+            stamped: false,
             hangup: false,
         }
     }
@@ -75,7 +81,8 @@ impl Conn {
     pub(super) fn carries(&self, slot: u32) -> bool {
         match &self.role {
             Role::WebSocket { session, .. } | Role::Closing { session, .. } => session.slot == slot,
-            Role::Head | Role::Lingering { .. } | Role::Publisher(_) | Role::Dead => false,
+            Role::Http(http) => http.waits_for().is_some_and(|session| session.slot == slot),
+            Role::Probe { .. } | Role::Lingering { .. } | Role::Publisher(_) | Role::Dead => false,
         }
     }
 }

@@ -18,6 +18,9 @@ pub(super) struct Workspace {
     /// Frames that go out together, one connection's after the other's.
     joined: Vec<u8>,
     batch: Vec<Pending>,
+    /// Polls answered beside the batch. Each is a call to the kernel of its own: polling is for clients that have
+    /// nothing better.
+    polls: usize,
     results: Vec<i32>,
     /// The frames of the last joined send, and the length of its first piece: members of one room mostly get the same.
     last: Vec<u32>,
@@ -58,8 +61,9 @@ impl Core {
             })
             .collect();
         if batch.is_empty() {
+            let polls = work.polls;
             self.flush = work;
-            return 0;
+            return polls;
         }
         self.ring.send(&batch, &mut work.results, &mut self.completions);
         let lengths: Vec<usize> = batch.iter().map(|outgoing| outgoing.bytes.len()).collect();
@@ -67,7 +71,7 @@ impl Core {
         for ((pending, result), length) in work.batch.iter().zip(&work.results).zip(lengths) {
             self.sent(pending.session, pending.conn, *result, length);
         }
-        let count = work.batch.len();
+        let count = work.batch.len() + work.polls;
         work.batch.clear();
         self.flush = work;
         count
@@ -132,8 +136,9 @@ impl Workspace {
         self.batch.clear();
         self.joined.clear();
         self.last.clear();
-        let outboxes = &mut core.shard.outboxes;
-        while self.batch.len() < SENDS_MAX && self.joined.len() < BATCH_BYTES_MAX {
+        self.polls = 0;
+        while self.batch.len() + self.polls < SENDS_MAX && self.joined.len() < BATCH_BYTES_MAX {
+            let outboxes = &mut core.shard.outboxes;
             let Some((session, conn)) = outboxes.next_dirty() else { break };
             // A panic may have torn a session from its connection; what waits for it must not reach the slot's next
             // tenant.
@@ -142,6 +147,13 @@ impl Workspace {
                 outboxes.close(session);
                 continue;
             }
+            if matches!(core.conns[conn].role, Role::Http(_)) {
+                let at = core.conns.at(conn).expect("it carries the session");
+                core.answer_poll(at);
+                self.polls += 1;
+                continue;
+            }
+            let outboxes = &mut core.shard.outboxes;
             self.frames.clear();
             let mut bytes = 0;
             let mut first_bytes = 0;

@@ -5,13 +5,19 @@ mod conn;
 mod core;
 pub mod executor;
 mod flush;
+mod http;
 pub mod listener;
+mod order;
 mod ring;
 pub mod sys;
 pub mod wake;
 
 pub use self::core::{Core, DrainProgress, Setup, Shared};
+pub use self::http::HandOver;
+pub use self::order::Horizons;
 
+use crate::proto::cors::Cors;
+use crate::proto::forwarded::TrustedProxies;
 use crate::session::Kind;
 
 /// Bounds and endpoints of client connections.
@@ -23,8 +29,14 @@ pub struct Options {
     pub http_head_bytes_max: usize,
     /// From accept to the end of the WebSocket handshake.
     pub handshake_ms_max: u64,
-    /// Largest message from a client.
-    pub message_bytes_max: usize,
+    /// From the end of a request's head to the end of its body.
+    pub request_body_ms_max: u64,
+    /// An HTTP connection without a request for this long is closed.
+    pub keep_alive_ms: u64,
+    /// Which pages of other origins may read responses.
+    pub cors: Cors,
+    /// Whose word about a client's address counts.
+    pub trusted_proxies: TrustedProxies,
     /// While this much waits for a client, no more of its messages are read.
     pub outbox_bytes_max: u32,
     /// From the signal to stop until all connections are closed.
@@ -38,6 +50,8 @@ pub struct Endpoint {
     pub path: Box<str>,
     /// What is spoken there.
     pub kind: Kind,
+    /// Largest message from a client there.
+    pub message_bytes_max: usize,
 }
 
 /// A metrics label for an error of the kernel.

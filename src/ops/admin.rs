@@ -2,7 +2,7 @@
 //! metrics delays no client.
 
 use super::metrics::Exporter;
-use crate::proto::http::{self, Head, HeadStep};
+use crate::proto::http::{self, Connection, Head, HeadStep, Response};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use glommio::net::{TcpListener, TcpStream};
 use std::cell::Cell;
@@ -95,13 +95,17 @@ fn answer(buffer: &[u8], facts: &Facts, response: &mut Vec<u8>) -> (usize, bool)
         Ok(HeadStep::Incomplete) => (0, true),
         Ok(HeadStep::Complete { bytes, head }) => {
             // No request here has a body; what follows one would be read as a request.
-            let close = !head.keep_alive() || http::body_length(&head) != Ok(http::BodyLength::Bytes(0));
-            route(&head, facts, response, close);
-            (bytes, !close)
+            let connection = match http::body_length(&head) {
+                Ok(http::BodyLength::Bytes(0)) => head.connection(),
+                _ => Connection::Close,
+            };
+            route(&head, facts, response, connection);
+            (bytes, connection != Connection::Close)
         }
         Err(error) => {
             let body = error.to_string();
-            http::write_response(response, error.status(), TEXT, body.as_bytes(), error.headers(), true);
+            let (headers, connection) = (error.headers(), Connection::Close);
+            Response { headers, connection, ..Response::new(error.status(), TEXT, body.as_bytes()) }.write(response);
             (buffer.len(), false)
         }
     }
@@ -111,9 +115,11 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// Prometheus text exposition format 0.0.4.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-fn route(head: &Head<'_, '_>, facts: &Facts, response: &mut Vec<u8>, close: bool) {
+fn route(head: &Head<'_, '_>, facts: &Facts, response: &mut Vec<u8>, connection: Connection) {
+    let head_only = head.method == "HEAD";
     let mut body = |status: u16, kind: &str, body: &str, headers: &[(&str, &str)]| {
-        http::write_response(response, status, kind, body.as_bytes(), headers, close);
+        let plain = Response::new(status, kind, body.as_bytes());
+        Response { headers, connection, head_only, ..plain }.write(response);
     };
     match (head.path, head.method) {
         ("/metrics", "GET" | "HEAD") => body(200, METRICS, &facts.exporter.render(), &[]),
@@ -129,10 +135,5 @@ fn route(head: &Head<'_, '_>, facts: &Facts, response: &mut Vec<u8>, close: bool
         }
         ("/metrics" | "/health", _) => body(405, TEXT, "Use GET.\n", &[("Allow", "GET, HEAD")]),
         _ => body(404, TEXT, "There are /metrics and /health here.\n", &[]),
-    }
-    if head.method == "HEAD" {
-        // The head of what GET would give, without the body (RFC 9110 section 9.3.2).
-        let end = response.windows(4).position(|window| window == b"\r\n\r\n").map_or(response.len(), |at| at + 4);
-        response.truncate(end);
     }
 }

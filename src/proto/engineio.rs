@@ -221,22 +221,12 @@ pub enum PollingPacket<'a> {
     Binary(Cow<'a, [u8]>),
 }
 
-/// The packets of the body of a polling request, in order. Ends behind the first error, like the reference server: what
-/// follows a broken packet has no meaning.
-pub fn decode_payload(body: &str) -> impl Iterator<Item = Result<PollingPacket<'_>, PacketError>> {
-    let mut packets = body.split(char::from(SEPARATOR));
-    let mut broken = false;
-    std::iter::from_fn(move || {
-        if broken {
-            return None;
-        }
-        let packet = decode_polling_packet(packets.next()?);
-        broken = packet.is_err();
-        Some(packet)
-    })
-}
-
-fn decode_polling_packet(packet: &str) -> Result<PollingPacket<'_>, PacketError> {
+/// Reads one packet of the body of a polling request: what stands between two [`SEPARATOR`]s. After a broken one the
+/// rest of the body has no meaning.
+///
+/// # Errors
+/// Any of [`PacketError`].
+pub fn parse_polled(packet: &str) -> Result<PollingPacket<'_>, PacketError> {
     let Some(base64) = packet.strip_prefix('b') else {
         return parse(packet).map(|(kind, data)| PollingPacket::Text(kind, data));
     };
@@ -256,23 +246,25 @@ static CLIENT_BASE64: LazyLock<Encoding> = LazyLock::new(|| {
     specification.encoding().expect("the specification is a constant")
 });
 
-/// Appends `packets` as the body of a polling response; the inverse of [`decode_payload`].
-pub fn encode_payload(out: &mut Vec<u8>, packets: &[PollingPacket<'_>]) {
-    for (position, packet) in packets.iter().enumerate() {
-        if position > 0 {
+/// Appends the packets in `frames`, which are whole unmasked WebSocket messages as the encoders of this module and of
+/// `socketio` write them, to the body of a polling response that begins at `start` in `out`.
+///
+/// # Panics
+/// If `frames` holds anything else than whole text and binary messages of one frame each.
+pub fn append_polled(out: &mut Vec<u8>, start: usize, frames: &[u8]) {
+    for (kind, payload) in ws::unmasked_messages(frames) {
+        if out.len() > start {
             out.push(SEPARATOR);
         }
-        match packet {
-            PollingPacket::Text(kind, data) => {
-                out.push(kind.digit());
-                out.extend_from_slice(data.as_bytes());
-            }
-            PollingPacket::Binary(bytes) => {
-                let start = out.len() + 1;
+        match kind {
+            ws::Kind::Text => out.extend_from_slice(payload),
+            ws::Kind::Binary => {
+                let base64 = out.len() + 1;
                 out.push(b'b');
-                out.resize(start + BASE64.encode_len(bytes.len()), 0);
-                BASE64.encode_mut(bytes, &mut out[start..]);
+                out.resize(base64 + BASE64.encode_len(payload.len()), 0);
+                BASE64.encode_mut(payload, &mut out[base64..]);
             }
+            other => unreachable!("a polled session has no {other:?} frames"),
         }
     }
 }
@@ -467,15 +459,35 @@ mod tests {
             ("bA", vec![Err(PacketError::BadBase64)]),
             ("", vec![Err(PacketError::Empty)]),
             ("4a\x1e", vec![text(PacketType::Message, "a"), Err(PacketError::Empty)]),
-            ("4a\x1exx\x1e4b", vec![text(PacketType::Message, "a"), Err(PacketError::UnknownType)]),
+            (
+                "4a\x1exx\x1e4b",
+                vec![text(PacketType::Message, "a"), Err(PacketError::UnknownType), text(PacketType::Message, "b")],
+            ),
         ] {
-            assert_eq!(decode_payload(body).collect::<Vec<_>>(), packets, "{body:?}");
+            assert_eq!(parse_all(body), packets, "{body:?}");
         }
+    }
 
-        let mut out = Vec::new();
-        let packets = [text(PacketType::Message, "hello"), binary(&[1, 2, 3, 4]), text(PacketType::Ping, "")];
-        encode_payload(&mut out, &packets.map(Result::unwrap));
-        assert_eq!(out, b"4hello\x1ebAQIDBA==\x1e2");
+    #[test]
+    fn frames_become_a_polling_payload() {
+        let mut first = Vec::new();
+        text_frame(&mut first, &["451-[\"x\",{\"_placeholder\":true,\"num\":0}]"]);
+        binary_frame(&mut first, &[1, 2, 3, 4]);
+        let mut second = Vec::new();
+        ping(&mut second);
+        for (frames, body) in [
+            (vec![&first, &second], "451-[\"x\",{\"_placeholder\":true,\"num\":0}]\x1ebAQIDBA==\x1e2"),
+            (vec![&second], "2"),
+            (vec![], ""),
+        ] {
+            let mut out = b"head".to_vec();
+            frames.iter().for_each(|frame| append_polled(&mut out, 4, frame));
+            assert_eq!(out, format!("head{body}").as_bytes());
+        }
+    }
+
+    fn parse_all(body: &str) -> Vec<Result<PollingPacket<'_>, PacketError>> {
+        body.split(char::from(SEPARATOR)).map(parse_polled).collect()
     }
 
     #[test]
@@ -497,13 +509,15 @@ mod tests {
         #[test]
         fn any_text_is_a_packet_or_an_error(body in "[0-9b\\x1e+/=A-Za-z€ ]{0,40}|\\PC*") {
             let _ = parse(&body);
-            let packets = decode_payload(&body).collect::<Vec<_>>();
-            prop_assert!(packets.iter().rev().skip(1).all(Result::is_ok));
+            let _ = parse_all(&body);
         }
 
         #[test]
         fn payloads_round_trip(
-            parts in prop::collection::vec((0..7_u8, "[^\\x1e]{0,9}", prop::collection::vec(any::<u8>(), 0..9)), 1..6),
+            parts in prop::collection::vec(
+                (0..7_u8, "[^\\x1e]{0,300}", prop::collection::vec(any::<u8>(), 0..300)),
+                1..6,
+            ),
         ) {
             let packets: Vec<_> = parts
                 .iter()
@@ -513,9 +527,18 @@ mod tests {
                 })
                 .collect();
             let mut out = Vec::new();
-            encode_payload(&mut out, &packets);
+            for packet in &packets {
+                let mut frame = Vec::new();
+                match packet {
+                    PollingPacket::Text(kind, data) => {
+                        text_frame(&mut frame, &[&char::from(kind.digit()).to_string(), data]);
+                    }
+                    PollingPacket::Binary(bytes) => binary_frame(&mut frame, bytes),
+                }
+                append_polled(&mut out, 0, &frame);
+            }
             let body = String::from_utf8(out).unwrap();
-            prop_assert_eq!(decode_payload(&body).collect::<Result<Vec<_>, _>>().unwrap(), packets);
+            prop_assert_eq!(parse_all(&body).into_iter().collect::<Result<Vec<_>, _>>().unwrap(), packets);
         }
     }
 }

@@ -306,6 +306,36 @@ pub fn close_frame(code: u16, reason: &str) -> Vec<u8> {
     out
 }
 
+/// Takes a server's frames apart, as [`write_header`] begins them: each one's kind and payload.
+///
+/// # Panics
+/// If `frames` ends inside a frame.
+pub fn unmasked_messages(frames: &[u8]) -> impl Iterator<Item = (Kind, &[u8])> {
+    let mut rest = frames;
+    std::iter::from_fn(move || {
+        let [first, length, after @ ..] = rest else {
+            assert!(rest.is_empty(), "a frame of one byte");
+            return None;
+        };
+        let kind = match first {
+            0x81 => Kind::Text,
+            0x82 => Kind::Binary,
+            0x88 => Kind::Close,
+            0x89 => Kind::Ping,
+            0x8a => Kind::Pong,
+            other => unreachable!("no frame of ours begins with {other:#x}"),
+        };
+        let (bytes, header) = match length {
+            126 => (u64::from(u16::from_be_bytes([after[0], after[1]])), 2),
+            127 => (u64::from_be_bytes(after[..8].try_into().expect("eight bytes")), 8),
+            short => (u64::from(*short), 0),
+        };
+        let (payload, behind) = after[header..].split_at(bytes as usize);
+        rest = behind;
+        Some((kind, payload))
+    })
+}
+
 /// Appends a client's frame: header, `mask`, masked `payload`.
 ///
 /// # Panics

@@ -16,9 +16,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Connections between two cores on their way to the core of their session: few are, and only for a moment.
+const HANDOVER_SLOTS: usize = 64;
 
 /// Where the process listens, ports picked.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +64,8 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         origin: net::sys::monotonic(),
         draining: AtomicBool::new(false),
         drain: net::DrainProgress::new(cores),
+        horizons: net::Horizons::new(cores),
+        polling: AtomicUsize::new(0),
     });
     let config = Arc::new(config);
     let topology = Topology::new(cores, u128::from_ne_bytes(random()?));
@@ -68,14 +73,17 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     let first_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 >> 8);
     let (ready, started) = mpsc::channel();
     let mut handles = Vec::new();
-    for (index, ((clients, publishers), port)) in clients.into_iter().zip(publishers).zip(ports).enumerate() {
+    let handovers = mesh::planes(cores, HANDOVER_SLOTS);
+    let ends = clients.into_iter().zip(publishers).zip(ports).zip(handovers);
+    for (index, (((clients, publishers), port), handovers)) in ends.enumerate() {
         let seed = random()?;
         let (config, topology, shared, ready) = (config.clone(), topology.clone(), shared.clone(), ready.clone());
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
         let main = move || async move {
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
-            match start_core(index, &config, topology, port, clients, publishers, shared, seed, first_epoch) {
+            match start_core(index, &config, topology, port, handovers, clients, publishers, shared, seed, first_epoch)
+            {
                 Ok((core, sleep)) => {
                     // The receiver waits for one word from each core.
                     let _ = ready.send(Ok(()));
@@ -139,6 +147,7 @@ fn start_core(
     config: &Config,
     topology: Topology,
     port: mesh::Port<shard::messages::Up, shard::messages::Down>,
+    handovers: mesh::Plane<net::HandOver>,
     clients: TcpListener,
     publishers: TcpListener,
     shared: Arc<net::Shared>,
@@ -155,6 +164,7 @@ fn start_core(
         desk: Desk::new(config.ingest_options(), config.flat_namespaces()),
         clients,
         publishers,
+        handovers,
         shared,
         publish_counters: Box::new(move |shard| metrics.publish(shard)),
     };

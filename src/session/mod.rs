@@ -1,12 +1,13 @@
 //! The protocol state of clients: sessions, their sockets, what waits for them, and the rules that decide what they may
 //! do. Does not know rooms' members, other cores or real sockets.
 
+pub mod namespace;
 pub mod outbox;
 pub mod rules;
 
 use crate::base::clock::Millis;
 use crate::base::frame::Encoding;
-use crate::base::ids::{NamespaceId, SlotRef, SocketId};
+use crate::base::ids::{NamespaceId, NamespaceRef, SlotRef, SocketId};
 use crate::base::wheel::TimerId;
 use crate::proto::raw::Shape;
 use crate::proto::socketio::Reassembler;
@@ -23,6 +24,8 @@ pub struct HeartbeatOptions {
     pub ping_timeout_ms: u64,
     /// A Socket.IO client that connects to no namespace for this long is closed.
     pub connect_timeout_ms: u64,
+    /// From a polled client's WebSocket handshake to the end of its upgrade.
+    pub upgrade_timeout_ms: u64,
 }
 
 /// Bounds of one session.
@@ -32,6 +35,10 @@ pub struct LimitOptions {
     pub message_bytes_max: usize,
     /// Binary attachments of one Socket.IO packet.
     pub attachments_max: usize,
+    /// Namespaces that one session can be in: sockets that it can have.
+    pub namespaces_per_session_max: usize,
+    /// Length of a namespace's name that a pattern may match.
+    pub namespace_bytes_max: usize,
     /// Rooms that one socket can be in, besides the namespace's and its own.
     pub rooms_per_socket_max: usize,
     /// Length of a room's name.
@@ -52,17 +59,31 @@ pub enum Kind {
         /// How objects carry data.
         shape: Shape,
     },
+    /// Engine.IO v4 that sends every message back: for conformance tests.
+    EngineIoEcho,
+    /// A WebSocket that sends every message back: for conformance tests.
+    WebSocketEcho,
 }
 
 impl Kind {
     /// How the session's sockets want events.
+    ///
+    /// # Panics
+    /// For echoes: they have no sockets.
     #[must_use]
     pub fn encoding(self) -> Encoding {
         match self {
-            Kind::SocketIo => Encoding::SocketIoWebSocket,
+            Kind::SocketIo => Encoding::SocketIo,
             Kind::Raw { shape: Shape::Nested, .. } => Encoding::RawNested,
             Kind::Raw { shape: Shape::Flat, .. } => Encoding::RawFlat,
+            Kind::EngineIoEcho | Kind::WebSocketEcho => unreachable!("an echo is in no room"),
         }
+    }
+
+    /// True for what is spoken over Engine.IO, whose transports are long-polling and WebSocket.
+    #[must_use]
+    pub fn is_engine_io(self) -> bool {
+        matches!(self, Kind::SocketIo | Kind::EngineIoEcho)
     }
 }
 
@@ -80,8 +101,10 @@ pub enum Beat {
 pub struct Session {
     /// What it speaks.
     pub kind: Kind,
-    /// The transport that drains its outbox.
+    /// The connection that drains its outbox: its WebSocket, or the one whose poll waits; [`NOWHERE`] between polls.
     pub transport: SlotRef,
+    /// Present exactly while the client polls.
+    pub polling: Option<Box<Polling>>,
     /// Its sockets by namespace.
     pub sockets: SmallVec<[(NamespaceId, SlotRef); 1]>,
     /// The query string of its handshake, unless there is nothing of the client's own in it.
@@ -96,7 +119,7 @@ pub struct Session {
     pub beat_at: Millis,
     /// A client that is in no namespace by then is closed; [`Millis::NEVER`] for raw sessions and once it was in one.
     pub connect_by: Millis,
-    /// The armed deadline: the earlier of the two above.
+    /// The armed deadline: [`Session::due`].
     pub timer: Option<TimerId>,
     /// A binary packet whose attachments are not all here.
     pub reassembler: Reassembler,
@@ -105,6 +128,52 @@ pub struct Session {
     pub busy: Option<SlotRef>,
     /// True from the moment the transport was told to close: nothing that the client says counts any more.
     pub closing: bool,
+}
+
+impl Session {
+    /// The earliest of its deadlines.
+    #[must_use]
+    pub fn due(&self) -> Millis {
+        let probe = self.polling.as_ref().and_then(|polling| polling.probe);
+        let upgrade = probe.map_or(Millis::NEVER, |probe| probe.give_up_at.min(probe.noop_at));
+        self.connect_by.min(self.beat_at).min(upgrade)
+    }
+}
+
+/// The transport of a session without a connection.
+pub const NOWHERE: SlotRef = SlotRef { slot: u32::MAX, generation: u32::MAX };
+
+/// What a session over HTTP long-polling has besides (Engine.IO protocol 4, "HTTP long-polling" and "Upgrade").
+#[derive(Debug, Default)]
+pub struct Polling {
+    /// The connection whose GET waits for packets.
+    pub poll: Option<SlotRef>,
+    /// The connection whose POST comes in or is being handled.
+    pub post: Option<SlotRef>,
+    /// True while its packets are handled: nothing is sent meanwhile, so that the answers to all of them go out
+    /// together.
+    pub holds_answers: bool,
+    /// The WebSocket that may take over.
+    pub probe: Option<Probe>,
+    /// Set when the client broke the protocol: its POST is refused.
+    pub broken: bool,
+    /// True for a session that was closed by the server between two polls: the next poll is told.
+    pub lingers: bool,
+}
+
+/// A WebSocket of a session that still polls.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Its connection.
+    pub transport: SlotRef,
+    /// True once it was probed: from then on polls don't wait for long, as the client stops polling to upgrade.
+    pub probed: bool,
+    /// True once the client has upgraded while a POST was being handled: it takes effect after that.
+    pub upgrades: bool,
+    /// It is given up then.
+    pub give_up_at: Millis,
+    /// A waiting poll is ended with a noop then.
+    pub noop_at: Millis,
 }
 
 /// One session's presence in one namespace.
@@ -124,9 +193,22 @@ pub struct Socket {
     pub notes: Option<Box<Notes>>,
 }
 
+// There is one for each client: a namespace of one name costs nothing for those with a pattern.
+const _: () = assert!(size_of::<Socket>() <= 32);
+
+impl Socket {
+    /// The namespace with its instance.
+    #[must_use]
+    pub fn namespace_ref(&self) -> NamespaceRef<'_> {
+        NamespaceRef { id: self.namespace, instance: self.notes.as_ref().and_then(|notes| notes.instance.as_deref()) }
+    }
+}
+
 /// What a socket brought along and what rules remember about it.
 #[derive(Debug, Default)]
 pub struct Notes {
+    /// The whole name of its namespace, if a pattern matched it.
+    pub instance: Option<Box<str>>,
     /// The auth payload that it connected with, as JSON.
     pub auth: Option<Box<str>>,
     /// What rules have set.

@@ -2,31 +2,37 @@
 //! returns frames in outboxes, messages in rings, actions and a next deadline. Names no runtime, socket, file or system
 //! clock.
 
+mod asks;
 mod clients;
 mod delivery;
 mod joins;
 pub mod messages;
+mod transports;
 
 use crate::base::clock::Millis;
 use crate::base::counters::{self, Counters};
 use crate::base::frame::Frame;
-use crate::base::ids::{CoreId, NamespaceId, Offset, RoomName, SlotRef, SocketId, Topology};
+use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, Offset, RoomName, SlotRef, SocketId, Topology};
 use crate::base::slab::Slab;
 use crate::base::wheel::Wheel;
 use crate::mesh::Port;
-use crate::proto::engineio;
+use crate::proto::line::Acks;
+use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
+use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
-use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, Session, Socket, own_query};
+use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query};
 use messages::{Down, ReceiptTo, Up};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
+pub use asks::AskOptions;
 pub use delivery::Line;
 pub use joins::NamedOperation;
+pub use transports::{Posted, Probed, TRANSPORT_ERROR, UPGRADE_FAILED, UPGRADE_TIMEOUT};
 
 /// What a shard needs besides its namespaces.
 #[derive(Clone, Copy, Debug)]
@@ -44,10 +50,19 @@ pub struct Options {
 /// A namespace and what its clients may do.
 #[derive(Debug)]
 pub struct Namespace {
-    /// Its name, `/` first.
-    pub name: Box<str>,
+    /// Its name, `/` first, or the pattern of its names.
+    pub name: NamespaceName,
     /// Its rules.
     pub rules: NamespaceRules,
+}
+
+/// The name that clients and publishers spell.
+fn name_of<'a>(namespaces: &'a [Namespace], namespace: NamespaceRef<'a>) -> &'a str {
+    match (namespace.instance, &namespaces[usize::from(namespace.id.0)].name) {
+        (Some(instance), _) => instance,
+        (None, NamespaceName::Exact(name)) => name,
+        (None, NamespaceName::Pattern(_)) => unreachable!("a pattern's namespaces are named by their instances"),
+    }
 }
 
 /// How a client's connection came in.
@@ -55,10 +70,14 @@ pub struct Namespace {
 pub struct Handshake<'a> {
     /// What the endpoint speaks.
     pub kind: Kind,
+    /// True if the connection's request is the session's first poll, false if it opened a WebSocket.
+    pub polls: bool,
     /// The query string.
     pub query: &'a str,
     /// The client's address.
     pub ip: IpAddr,
+    /// Largest message or POST that the endpoint takes.
+    pub message_bytes_max: usize,
 }
 
 /// Why a transport is closed: a close code (RFC 6455 section 7.4) and a metrics label, which is also the reason's text.
@@ -104,6 +123,8 @@ pub enum Action {
         transport: SlotRef,
         /// Why.
         closing: Closing,
+        /// What to say instead of the reason's text, if that is not all there is to say.
+        text: Option<Box<str>>,
     },
     /// Close now; what waits is lost.
     Abort {
@@ -117,10 +138,25 @@ pub enum Action {
         /// Which transport.
         transport: SlotRef,
     },
-    /// A deadline that the transport armed has come.
-    TransportTimer {
+    /// End the waiting poll with a noop: another transport carries the session.
+    EndPoll {
         /// Which transport.
         transport: SlotRef,
+    },
+    /// The session of a POST is gone before all of it has come: refuse it.
+    EndPost {
+        /// Which transport.
+        transport: SlotRef,
+    },
+    /// The WebSocket that probed carries its session from now on, and can be read again.
+    Upgraded {
+        /// Which transport.
+        transport: SlotRef,
+    },
+    /// The session is over and has no transport: [`Shard::closed`] takes it away.
+    Ended {
+        /// Which session.
+        session: SlotRef,
     },
     /// An event has its place in one of its rooms.
     Receipt {
@@ -140,6 +176,13 @@ pub enum Action {
         /// Sockets that would have been in too many rooms.
         refused: u32,
     },
+    /// Clients have acknowledged an event, or their time is over.
+    Acknowledged {
+        /// Which publisher's line.
+        to: ReceiptTo,
+        /// What they answered.
+        acks: Box<Acks>,
+    },
 }
 
 /// Whether the client's next message can be handled at once.
@@ -157,10 +200,12 @@ pub enum Flow {
 pub enum TimerKey {
     /// A session's heartbeat or connect timeout.
     Session(SlotRef),
-    /// A transport's own: [`Action::TransportTimer`].
-    Transport(SlotRef),
     /// Idle rooms are looked at.
     IdleRooms,
+    /// The end of an ask of one of this core's publishers.
+    Ask(SlotRef),
+    /// The end of an ask that reached sockets of this core.
+    Asked(SlotRef),
 }
 
 /// One core's share of everything.
@@ -180,6 +225,7 @@ pub struct Shard {
     /// What waits for clients.
     pub outboxes: Outboxes,
     joins: joins::Joins,
+    asks: asks::Asks,
     /// Events of which other owners' parts are still to come, with the sockets that have them already.
     parts: HashMap<u64, delivery::Parts>,
     /// Emptied sets of finished parts, kept for their memory.
@@ -188,7 +234,7 @@ pub struct Shard {
     overflown: Vec<u32>,
     /// Counts events for several owners, to tell them apart.
     next_part: u64,
-    /// All deadlines of the core.
+    /// All deadlines of sessions and rooms.
     pub timers: Wheel<TimerKey>,
     fired: Vec<TimerKey>,
     /// True exactly while [`TimerKey::IdleRooms`] is armed.
@@ -198,14 +244,34 @@ pub struct Shard {
     pub counters: Counters,
     scratch: Vec<u8>,
     json: crate::proto::json::Scratch,
-    pings: Pings,
+    stock: Stock,
+    /// As of the last [`Shard::advance`].
+    now: Millis,
 }
 
-/// Heartbeat frames, made once.
+/// Frames that are always the same, made once.
 #[derive(Debug)]
-struct Pings {
-    engine_io: Frame,
-    websocket: Frame,
+struct Stock {
+    ping: Frame,
+    close: Frame,
+    noop: Frame,
+    websocket_ping: Frame,
+}
+
+impl Stock {
+    fn new() -> Stock {
+        let frame = |write: fn(&mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            Frame::new(&bytes)
+        };
+        Stock {
+            ping: frame(engineio::ping),
+            close: frame(engineio::close),
+            noop: frame(engineio::noop),
+            websocket_ping: frame(|out| ws::write_header(out, ws::Kind::Ping, 0)),
+        }
+    }
 }
 
 impl Shard {
@@ -222,8 +288,6 @@ impl Shard {
     ) -> Shard {
         let core = port.core();
         assert!(namespaces.len() <= usize::from(u16::MAX), "namespaces are numbered by u16");
-        let mut engine_io = Vec::new();
-        engineio::ping(&mut engine_io);
         Shard {
             core,
             topology,
@@ -237,6 +301,7 @@ impl Shard {
             sockets: Slab::new(),
             outboxes: Outboxes::new(),
             joins: joins::Joins::default(),
+            asks: asks::Asks::new(first_epoch),
             parts: HashMap::new(),
             spare_sets: Vec::new(),
             overflown: Vec::new(),
@@ -248,7 +313,8 @@ impl Shard {
             counters: Counters::default(),
             scratch: Vec::new(),
             json: crate::proto::json::Scratch::default(),
-            pings: Pings { engine_io: Frame::new(&engine_io), websocket: Frame::new(&[0x89, 0]) },
+            stock: Stock::new(),
+            now,
         }
     }
 
@@ -264,10 +330,19 @@ impl Shard {
         &self.topology
     }
 
-    /// The namespace of that name.
+    /// The namespace of that name: the one that is called so, or else the first whose pattern matches.
     #[must_use]
-    pub fn namespace(&self, name: &str) -> Option<NamespaceId> {
-        self.namespaces.iter().position(|n| &*n.name == name).map(|index| NamespaceId(index as u16))
+    pub fn namespace<'n>(&self, name: &'n str) -> Option<NamespaceRef<'n>> {
+        let is_called = |n: &Namespace| matches!(&n.name, NamespaceName::Exact(exact) if **exact == *name);
+        let reference = |index: usize, instance| NamespaceRef { id: NamespaceId(index as u16), instance };
+        if let Some(index) = self.namespaces.iter().position(is_called) {
+            return Some(reference(index, None));
+        }
+        if name.len() > self.options.limits.namespace_bytes_max || !is_namespace_name(name) {
+            return None;
+        }
+        let matches = |n: &Namespace| matches!(&n.name, NamespaceName::Pattern(pattern) if pattern.is_match(name));
+        self.namespaces.iter().position(matches).map(|index| reference(index, Some(name)))
     }
 
     /// The next thing to be done outside.
@@ -278,15 +353,22 @@ impl Shard {
     /// Opens a session, whose frames `transport` carries, and sends what its protocol says first.
     pub fn open(&mut self, transport: SlotRef, handshake: Handshake<'_>, now: Millis) -> SlotRef {
         let random = self.random_bytes();
-        let beat_at = now.after(self.options.heartbeat.ping_interval_ms);
-        let connect_by = match handshake.kind {
-            Kind::SocketIo => now.after(self.options.heartbeat.connect_timeout_ms),
-            Kind::Raw { .. } => Millis::NEVER,
+        let HeartbeatOptions { ping_interval_ms, connect_timeout_ms, .. } = self.options.heartbeat;
+        let beat_at = match handshake.kind {
+            Kind::SocketIo | Kind::Raw { .. } | Kind::EngineIoEcho => now.after(ping_interval_ms),
+            // Whoever tests a WebSocket counts every frame; who has gone is found by the kernel's keep-alive.
+            Kind::WebSocketEcho => Millis::NEVER,
         };
+        let connect_by = match handshake.kind {
+            Kind::SocketIo => now.after(connect_timeout_ms),
+            Kind::Raw { .. } | Kind::EngineIoEcho | Kind::WebSocketEcho => Millis::NEVER,
+        };
+        let polling = Polling { poll: Some(transport), ..Polling::default() };
         let core = self.core;
         let at = self.sessions.insert_with(|at| Session {
             kind: handshake.kind,
             transport,
+            polling: handshake.polls.then(|| Box::new(polling)),
             sockets: smallvec::SmallVec::new(),
             query: own_query(handshake.query),
             ip: match handshake.ip {
@@ -304,26 +386,28 @@ impl Shard {
         });
         self.outboxes.open(at.slot, transport.slot);
         self.arm(at);
+        self.counters.sessions_polling += u64::from(handshake.polls);
         match handshake.kind {
-            Kind::SocketIo => {
+            Kind::SocketIo | Kind::EngineIoEcho => {
                 self.counters.sessions_socket_io += 1;
                 let sid = self.sessions[at.slot].sid;
                 let heartbeat = self.options.heartbeat;
                 self.scratch.clear();
-                let handshake = engineio::Handshake {
+                let open = engineio::Handshake {
                     sid: &sid.to_string(),
-                    upgrades: &[],
+                    upgrades: if handshake.polls { &["websocket"] } else { &[] },
                     ping_interval_ms: heartbeat.ping_interval_ms,
                     ping_timeout_ms: heartbeat.ping_timeout_ms,
-                    payload_bytes_max: self.options.limits.message_bytes_max as u64,
+                    payload_bytes_max: handshake.message_bytes_max as u64,
                 };
-                engineio::open(&mut self.scratch, &handshake);
+                engineio::open(&mut self.scratch, &open);
                 self.push_scratch(at.slot);
             }
             Kind::Raw { namespace, .. } => {
                 self.counters.sessions_raw += 1;
-                self.connect(at, namespace, None);
+                self.connect(at, namespace.into(), None);
             }
+            Kind::WebSocketEcho => self.counters.sessions_raw += 1,
         }
         at
     }
@@ -335,22 +419,35 @@ impl Shard {
         }
         self.tear_down(session);
         self.outboxes.close(session.slot);
-        let kind = self.sessions.remove(session).map(|session| session.kind);
-        match kind {
-            Some(Kind::SocketIo) => self.counters.sessions_socket_io -= 1,
-            Some(Kind::Raw { .. }) => self.counters.sessions_raw -= 1,
-            None => unreachable!("looked up above"),
+        let Some(session) = self.sessions.remove(session) else { unreachable!("looked up above") };
+        if let Some(timer) = session.timer {
+            self.timers.cancel(timer);
+        }
+        self.counters.sessions_polling -= u64::from(session.polling.is_some());
+        match session.kind {
+            Kind::SocketIo | Kind::EngineIoEcho => self.counters.sessions_socket_io -= 1,
+            Kind::Raw { .. } | Kind::WebSocketEcho => self.counters.sessions_raw -= 1,
         }
     }
 
-    /// Moves time on: heartbeats, timeouts, idle rooms.
+    /// Moves time on: heartbeats, timeouts, idle rooms, asks.
     pub fn advance(&mut self, now: Millis) {
+        self.now = now;
         let mut fired = std::mem::take(&mut self.fired);
         self.timers.advance(now, &mut fired);
+        // Asks first: what follows from the other deadlines ends asks and cancels their timers, which must not have
+        // fired by then.
+        for key in &fired {
+            match *key {
+                TimerKey::Ask(at) => self.ask_due(at),
+                TimerKey::Asked(at) => self.asked_due(at),
+                TimerKey::Session(_) | TimerKey::IdleRooms => {}
+            }
+        }
         for key in fired.drain(..) {
             match key {
+                TimerKey::Ask(_) | TimerKey::Asked(_) => {}
                 TimerKey::Session(at) => self.session_due(at, now),
-                TimerKey::Transport(transport) => self.actions.push_back(Action::TransportTimer { transport }),
                 TimerKey::IdleRooms => self.expire_rooms(now),
             }
         }
@@ -389,6 +486,7 @@ impl Shard {
         self.counters.sockets = self.sockets.len() as u64;
         self.counters.rooms_owned = self.owned.len() as u64;
         self.counters.rooms_attached = self.local.len() as u64;
+        self.counters.asks_open = self.asks.len() as u64;
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
         self.counters.ring_full_up = self.port.up.full_count();
         self.counters.ring_full_down = self.port.down.full_count();
@@ -400,12 +498,19 @@ impl Shard {
         self.local.check();
         self.outboxes.check();
         self.joins.check();
+        self.asks.check();
         for (at, session) in self.sessions.iter() {
             for (namespace, socket) in &session.sockets {
                 let socket = self.sockets.get(*socket).expect("a session's socket exists");
                 assert_eq!((socket.session, socket.namespace), (at.slot, *namespace));
             }
-            assert_eq!(session.timer.is_none(), session.closing, "a live session has a deadline");
+            let lingers = session.polling.as_ref().is_some_and(|polling| polling.lingers);
+            let due = if session.closing { lingers } else { session.due() != Millis::NEVER };
+            assert_eq!(session.timer.is_some(), due, "a live session has a deadline");
+            if let Some(polling) = &session.polling {
+                let transport = polling.poll.unwrap_or(NOWHERE);
+                assert_eq!(session.transport, transport, "a polled session's transport is its waiting poll");
+            }
         }
         assert_eq!(self.sockets.len(), self.sessions.iter().map(|(_, s)| s.sockets.len()).sum::<usize>());
     }
@@ -422,19 +527,42 @@ impl Shard {
 
     /// Ends the session's presence everywhere and has its transport closed after what waits is sent.
     fn close(&mut self, session: SlotRef, closing: Closing) {
-        if self.tear_down(session) {
-            let transport = self.sessions[session.slot].transport;
-            self.actions.push_back(Action::Close { transport, closing });
+        self.close_saying(session, closing, None);
+    }
+
+    /// Like [`Shard::close`], with a reason in words of its own.
+    fn close_saying(&mut self, session: SlotRef, closing: Closing, text: Option<Box<str>>) {
+        if !self.tear_down(session) {
+            return;
         }
+        let Session { transport, polling, .. } = &self.sessions[session.slot];
+        if polling.is_some() {
+            return self.close_polling(session, closing);
+        }
+        self.actions.push_back(Action::Close { transport: *transport, closing, text });
     }
 
     /// Like [`Shard::close`], without sending what waits.
     fn abort(&mut self, session: SlotRef, closing: Closing) {
-        if self.tear_down(session) {
-            self.outboxes.close(session.slot);
-            let transport = self.sessions[session.slot].transport;
-            self.actions.push_back(Action::Abort { transport, closing });
+        if !self.tear_down(session) {
+            return;
         }
+        self.outboxes.close(session.slot);
+        let Session { transport, polling, .. } = &self.sessions[session.slot];
+        let Some(polling) = polling else {
+            self.actions.push_back(Action::Abort { transport: *transport, closing });
+            return;
+        };
+        let probe = polling.probe.map(|probe| probe.transport);
+        match (polling.poll, probe) {
+            (None, None) => {}
+            (poll, probe) => {
+                let carriers = poll.into_iter().chain(probe);
+                self.actions.extend(carriers.map(|transport| Action::Abort { transport, closing }));
+            }
+        }
+        self.counters.count(counters::CLOSES, closing.label);
+        self.actions.push_back(Action::Ended { session });
     }
 
     /// Takes the session out of everything; false if that was done before.
@@ -455,6 +583,10 @@ impl Shard {
     fn session_due(&mut self, at: SlotRef, now: Millis) {
         let Some(session) = self.sessions.get_mut(at) else { unreachable!("a session's timer dies with it") };
         session.timer = None;
+        if session.closing {
+            // It lingered for a poll that did not come.
+            return self.closed(at);
+        }
         if session.connect_by <= now {
             return self.close(at, CONNECT_TIMEOUT);
         }
@@ -465,11 +597,12 @@ impl Shard {
             session.beat = Beat::Pong;
             session.beat_at = session.beat_at.after(self.options.heartbeat.ping_timeout_ms);
             let frame = match session.kind {
-                Kind::SocketIo => self.pings.engine_io.clone(),
-                Kind::Raw { .. } => self.pings.websocket.clone(),
+                Kind::SocketIo | Kind::EngineIoEcho => self.stock.ping.clone(),
+                Kind::Raw { .. } | Kind::WebSocketEcho => self.stock.websocket_ping.clone(),
             };
             self.push(at.slot, frame);
         }
+        self.upgrade_due(at, now);
         self.arm(at);
     }
 
@@ -490,8 +623,17 @@ impl Shard {
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
         }
-        let due = session.connect_by.min(session.beat_at);
-        session.timer = Some(self.timers.arm(due, TimerKey::Session(at)));
+        let due = session.due();
+        if due != Millis::NEVER {
+            session.timer = Some(self.timers.arm(due, TimerKey::Session(at)));
+        }
+    }
+
+    /// Arms the deadline of a session that may be closing: then it has none, or its own.
+    fn rearm(&mut self, at: SlotRef) {
+        if !self.sessions[at.slot].closing {
+            self.arm(at);
+        }
     }
 
     fn expire_rooms(&mut self, now: Millis) {
@@ -519,7 +661,7 @@ impl Shard {
     fn push(&mut self, session: u32, frame: Frame) {
         match self.outboxes.push(session, frame) {
             Offer::Queued | Offer::Closed => {}
-            Offer::Full => unreachable!("answers have no bound"),
+            Offer::Full | Offer::Skipped => unreachable!("answers have no bound"),
         }
     }
 

@@ -38,11 +38,12 @@ function run(main) {
   );
 }
 
-// A publisher's connection: `ask(line)` sends an object or a string and resolves to the receipt.
+// A publisher's connection: `ask(line)` sends an object and resolves to the receipt. Receipts of lines that wait for clients
+// may come later than those of the lines behind them.
 class Publisher {
   constructor() {
     const [host, port] = ingest.split(":");
-    this.waiting = [];
+    this.waiting = new Map();
     this.rest = "";
     this.lastId = 0;
     this.socket = net.connect(port, host);
@@ -50,13 +51,18 @@ class Publisher {
     this.socket.on("data", (data) => {
       const lines = (this.rest + data).split("\n");
       this.rest = lines.pop();
-      for (const line of lines) this.waiting.shift()(JSON.parse(line));
+      for (const line of lines) {
+        const receipt = JSON.parse(line);
+        assert.ok(this.waiting.has(receipt.id), line);
+        this.waiting.get(receipt.id)(receipt);
+        this.waiting.delete(receipt.id);
+      }
     });
   }
   async ask(line) {
     const id = ++this.lastId;
     const receipt = await new Promise((resolve) => {
-      this.waiting.push(resolve);
+      this.waiting.set(id, resolve);
       this.socket.write(JSON.stringify({ ...line, id }) + "\n");
     });
     assert.strictEqual(receipt.id, id);
