@@ -150,6 +150,8 @@ pub struct Core {
     /// When sessions polled here last.
     polled: Millis,
     pub(super) completions: Vec<Completion>,
+    /// The time for responses, and the second that it says.
+    pub(super) date: (u64, String),
     /// One polling response's body, kept for its memory.
     pub(super) payload: Vec<u8>,
     scratch: Vec<u8>,
@@ -219,6 +221,7 @@ impl Core {
             stamper: None,
             polled: Millis(0),
             completions: Vec::new(),
+            date: (0, String::new()),
             payload: Vec::new(),
             scratch: vec![0; READ_BYTES],
             flush: super::flush::Workspace::default(),
@@ -593,7 +596,7 @@ impl Core {
                 }
             }
             // One request after the other.
-            Role::Http(http) if http.is_serving() => return,
+            Role::Http(http) if http.is_serving() || http.is_stuffed() => return,
             Role::Probe { .. } if conn.paused => return,
             Role::Http(_) | Role::Probe { .. } | Role::Closing { .. } | Role::Lingering { .. } => {}
         }

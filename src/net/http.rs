@@ -15,9 +15,13 @@ use crate::proto::ws;
 use crate::shard::{Handshake, Posted};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::string::FromUtf8Error;
+use std::time::SystemTime;
 
 /// Packets of one POST that are handled before others are heard: with 10 µs for rules, a fair share of a turn.
 const PACKETS_PER_TURN: usize = 16;
+/// Beyond this, responses that were not read hold up further requests of the connection.
+const RESPONSE_BYTES_MAX: usize = 64 << 10;
 const TEXT: &str = "text/plain; charset=utf-8";
 /// What the reference server calls its payloads: browsers must not offer them for download.
 const PAYLOAD: &str = "text/plain; charset=UTF-8";
@@ -113,7 +117,7 @@ enum Wish {
     /// To go on with a POST that its session knows of.
     Posting { session: SlotRef },
     /// The rest of a POST: packets from byte `from` on.
-    Packets { session: SlotRef, body: Vec<u8>, from: usize },
+    Packets { session: SlotRef, body: String, from: usize },
 }
 
 #[derive(Debug)]
@@ -170,6 +174,11 @@ impl Http {
     /// True while a whole request is not answered: no more is read.
     pub(super) fn is_serving(&self) -> bool {
         self.request.as_ref().is_some_and(|request| request.body.is_complete())
+    }
+
+    /// True while the client has to read responses before it is heard again.
+    pub(super) fn is_stuffed(&self) -> bool {
+        self.out.len() + self.behind.len() > RESPONSE_BYTES_MAX
     }
 
     /// True if no request is under way.
@@ -463,7 +472,10 @@ impl Core {
             }
             Wish::Posting { session } => {
                 if self.shard.begin_packets(session, at) {
-                    self.packets(at, session, body.into_bytes(), 0, manner);
+                    // As the reference server does: what is no UTF-8 becomes U+FFFD.
+                    let lossy = |error: FromUtf8Error| String::from_utf8_lossy(error.as_bytes()).into_owned();
+                    let body = String::from_utf8(body.into_bytes()).unwrap_or_else(lossy);
+                    self.packets(at, session, body, 0, manner);
                 } else {
                     self.refuse(at, Refusal::UnknownSid, &manner);
                 }
@@ -594,32 +606,23 @@ impl Core {
     }
 
     /// Handles packets of a POST from byte `from` on, some of them.
-    fn packets(&mut self, at: SlotRef, session: SlotRef, body: Vec<u8>, from: usize, manner: Manner) {
-        if self.shard.is_busy(session) {
-            let wish = Wish::Packets { session, body, from };
-            return self.put_off(at, Request { wish, manner, body: no_body(), expects_continue: false });
-        }
-        let text = String::from_utf8_lossy(&body);
+    fn packets(&mut self, at: SlotRef, session: SlotRef, body: String, from: usize, manner: Manner) {
         let mut next = from;
-        let mut posted = Posted::Ready;
+        let mut posted = if self.shard.is_busy(session) { Posted::Wait } else { Posted::Ready };
         for _ in 0..PACKETS_PER_TURN {
-            if next > text.len() {
+            if posted != Posted::Ready || next > body.len() {
                 break;
             }
-            let rest = &text.as_bytes()[next..];
-            let end = memchr::memchr(engineio::SEPARATOR, rest).map_or(text.len(), |length| next + length);
-            posted = self.shard.post_packet(session, &text[next..end], self.now);
+            let rest = &body.as_bytes()[next..];
+            let end = memchr::memchr(engineio::SEPARATOR, rest).map_or(body.len(), |length| next + length);
+            posted = self.shard.post_packet(session, &body[next..end], self.now);
             next = end + 1;
-            if posted != Posted::Ready {
-                break;
-            }
         }
         if posted == Posted::Broken {
             self.shard.end_post(session, at);
             return self.refuse(at, Refusal::BadRequest, &manner);
         }
-        if next <= text.len() || posted == Posted::Wait {
-            let body = text.into_owned().into_bytes();
+        if next <= body.len() || posted == Posted::Wait {
             let wish = Wish::Packets { session, body, from: next };
             self.put_off(at, Request { wish, manner, body: no_body(), expects_continue: false });
             if posted == Posted::Ready {
@@ -782,10 +785,15 @@ impl Core {
     /// Gives a response, behind the poll that waits if there is one.
     fn answer(&mut self, at: SlotRef, response: &Response<'_>) {
         let ends = response.connection == Connection::Close || self.drain.is_some();
+        let now = SystemTime::now();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if self.date.0 != second {
+            self.date = (second, httpdate::fmt_http_date(now));
+        }
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
         let connection = if ends { Connection::Close } else { response.connection };
         let out = if http.waiting.is_some() { &mut http.behind } else { &mut http.out };
-        Response { connection, ..*response }.write(out);
+        Response { connection, date: &self.date.1, ..*response }.write(out);
         http.served = true;
         http.ends |= ends;
         if http.waiting.is_none() {
@@ -817,7 +825,11 @@ impl Core {
             Ok(()) => {
                 http.out = Vec::new();
                 if http.ends && http.waiting.is_none() {
-                    self.linger(at);
+                    return self.linger(at);
+                }
+                // It may have been too much for more to be read.
+                if conn.readable || conn.backlog {
+                    self.queue(at);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
