@@ -63,7 +63,7 @@ fn start() -> Running {
                 upgrade_timeout_ms: 10_000,
             },
             limits: LimitOptions {
-                message_bytes_max: 10_000,
+                packet_bytes_max: 10_000,
                 attachments_max: 10,
                 namespaces_per_session_max: 128,
                 namespace_bytes_max: 200,

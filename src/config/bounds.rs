@@ -43,7 +43,7 @@ const fn number(key: &'static str, min: u64, max: u64, get: fn(&Config) -> u64) 
 }
 
 /// All of them, in the order of the reference.
-pub(crate) const NUMBERS: [Number; 25] = [
+pub(crate) const NUMBERS: [Number; 26] = [
     // 0 stands for all; more do not fit into socket ids.
     number("server.cores", 0, CORES_MAX as u64, |c| c.server.cores as u64),
     // 0 closes at once. Service managers kill long before an hour is over.
@@ -58,8 +58,12 @@ pub(crate) const NUMBERS: [Number; 25] = [
     // Who was asked is remembered for as long.
     number("ingest.ack_timeout_ms_max", 1, HOUR_MS, |c| c.ingest.ack_timeout_ms_max),
     MESSAGE_BYTES_MAX,
+    // A message of the largest size must fit with its text; a client that never sends the last attachment holds as much.
+    number("limits.packet_bytes_max", MESSAGE_BYTES_SMALLEST, 16 * MESSAGE_BYTES_LARGEST, |c| {
+        c.limits.packet_bytes_max as u64
+    }),
     // 0 refuses binary. Each attachment is a message of its own that is kept until the last one is there.
-    number("limits.attachments_max", 0, 1000, |c| c.limits.attachments_max as u64),
+    number("limits.attachments_max", 0, 10_000, |c| c.limits.attachments_max as u64),
     // Below 1 KiB a browser's own headers do not fit; above 64 KiB a head is an attack.
     number("limits.http_head_bytes_max", KIB, 64 * KIB, |c| c.limits.http_head_bytes_max as u64),
     number("limits.handshake_ms_max", SHORTEST_MS, 10 * 60_000, |c| c.limits.handshake_ms_max),

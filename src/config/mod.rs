@@ -144,6 +144,8 @@ pub struct Ops {
 pub struct Limits {
     /// Largest message from a client.
     pub message_bytes_max: usize,
+    /// One Socket.IO packet with all its attachments, which are messages each.
+    pub packet_bytes_max: usize,
     /// Binary attachments of one Socket.IO packet.
     pub attachments_max: usize,
     /// Longest HTTP request head.
@@ -255,7 +257,8 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             message_bytes_max: 1_000_000,
-            attachments_max: 10,
+            packet_bytes_max: 11_000_000,
+            attachments_max: 1000,
             http_head_bytes_max: 8192,
             handshake_ms_max: 10_000,
             request_body_ms_max: 30_000,
@@ -467,7 +470,7 @@ impl Config {
                 upgrade_timeout_ms: self.heartbeat.upgrade_timeout_ms,
             },
             limits: LimitOptions {
-                message_bytes_max: self.limits.message_bytes_max,
+                packet_bytes_max: self.limits.packet_bytes_max,
                 attachments_max: self.limits.attachments_max,
                 namespaces_per_session_max: self.limits.namespaces_per_client_max,
                 namespace_bytes_max: self.limits.namespace_bytes_max,
@@ -669,7 +672,10 @@ mod tests {
                 "1:31: limits.outbox_bytes_max = 99999999999999999999999999999999999999999: \
                  must be between 4096 and 1073741824",
             ),
-            ("[limits]\nattachments_max = 0x1000", "2:19: limits.attachments_max = 0x1000: must be between 0 and 1000"),
+            (
+                "[limits]\nattachments_max = 0x10000",
+                "2:19: limits.attachments_max = 0x10000: must be between 0 and 10000",
+            ),
             ("[mesh]\nring_slots = 3", "2:14: mesh.ring_slots = 3: must be 0 or between 16 and 65536"),
             (
                 "[rooms]\nidle_ms = \"60s\"",

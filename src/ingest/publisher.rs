@@ -507,7 +507,7 @@ mod tests {
                     upgrade_timeout_ms: 1,
                 },
                 limits: LimitOptions {
-                    message_bytes_max: 100,
+                    packet_bytes_max: 100,
                     attachments_max: 1,
                     namespaces_per_session_max: 1,
                     namespace_bytes_max: 20,

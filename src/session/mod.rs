@@ -31,8 +31,8 @@ pub struct HeartbeatOptions {
 /// Bounds of one session.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitOptions {
-    /// Largest message from a client, over all its fragments.
-    pub message_bytes_max: usize,
+    /// Largest Socket.IO packet from a client, all its attachments included.
+    pub packet_bytes_max: usize,
     /// Binary attachments of one Socket.IO packet.
     pub attachments_max: usize,
     /// Namespaces that one session can be in: sockets that it can have.

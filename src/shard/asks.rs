@@ -367,7 +367,7 @@ mod tests {
                     upgrade_timeout_ms: 1 << 40,
                 },
                 limits: LimitOptions {
-                    message_bytes_max: 1000,
+                    packet_bytes_max: 1000,
                     attachments_max: 2,
                     namespaces_per_session_max: 8,
                     namespace_bytes_max: 200,

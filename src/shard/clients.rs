@@ -207,7 +207,7 @@ impl Shard {
             PacketType::Message => {
                 let limits = socketio::Limits {
                     attachments_max: self.options.limits.attachments_max,
-                    packet_bytes_max: self.options.limits.message_bytes_max,
+                    packet_bytes_max: self.options.limits.packet_bytes_max,
                 };
                 // The reassembler is taken out for the call, as the packet borrows from the text alone.
                 let mut reassembler = std::mem::take(&mut self.sessions[at.slot].reassembler);

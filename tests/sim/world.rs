@@ -141,7 +141,7 @@ impl World {
                 upgrade_timeout_ms: UPGRADE_TIMEOUT_MS,
             },
             limits: LimitOptions {
-                message_bytes_max: 10_000,
+                packet_bytes_max: 10_000,
                 attachments_max: 10,
                 namespaces_per_session_max: 128,
                 namespace_bytes_max: 200,
