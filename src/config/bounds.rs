@@ -58,7 +58,8 @@ pub(crate) const NUMBERS: [Number; 26] = [
     // Who was asked is remembered for as long.
     number("ingest.ack_timeout_ms_max", 1, HOUR_MS, |c| c.ingest.ack_timeout_ms_max),
     MESSAGE_BYTES_MAX,
-    // A message of the largest size must fit with its text; a client that never sends the last attachment holds as much.
+    // A message of the largest size must fit with its text. A client that never sends the last attachment holds as
+    // much.
     number("limits.packet_bytes_max", MESSAGE_BYTES_SMALLEST, 16 * MESSAGE_BYTES_LARGEST, |c| {
         c.limits.packet_bytes_max as u64
     }),
