@@ -538,8 +538,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(at) else { unreachable!("a session's timer dies with it") };
         session.timer = None;
         if session.closing {
-            // It lingered for a poll that did not come.
-            return self.closed(at);
+            return self.lingered(at);
         }
         if session.connect_by <= now {
             return self.close(at, CONNECT_TIMEOUT);

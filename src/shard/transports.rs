@@ -119,9 +119,14 @@ impl Shard {
         let Some(polling) = self.sessions.get_mut(at).and_then(|session| session.polling.as_mut()) else { return };
         if polling.poll == Some(transport) {
             polling.poll = None;
+            let lingers = polling.lingers;
             self.sessions[at.slot].transport = NOWHERE;
             self.outboxes.block(at.slot);
-            self.end(at, TRANSPORT_ERROR);
+            if self.hears(at) {
+                self.close(at, TRANSPORT_ERROR);
+            } else if !lingers {
+                self.actions.push_back(Action::Ended { session: at });
+            }
         }
     }
 
@@ -207,7 +212,8 @@ impl Shard {
             if polling.poll.is_some() {
                 self.outboxes.unblock(at.slot);
             }
-            self.end(at, TRANSPORT_ERROR);
+            // A session that is closing already waits for its poll alone.
+            self.shut(at, TRANSPORT_ERROR);
         }
     }
 
@@ -337,12 +343,13 @@ impl Shard {
         }
     }
 
-    /// The session's connection is gone: it ends, unless it is closing already.
-    fn end(&mut self, at: SlotRef, closing: Closing) {
-        if self.hears(at) {
-            self.close(at, closing);
-        } else {
-            self.actions.push_back(Action::Ended { session: at });
+    /// The time to linger is over.
+    pub(super) fn lingered(&mut self, at: SlotRef) {
+        let polling = self.sessions[at.slot].polling.as_mut().expect("only polled sessions linger");
+        polling.lingers = false;
+        // A poll that has just come is still told.
+        if polling.poll.is_none() {
+            self.closed(at);
         }
     }
 }
