@@ -244,7 +244,10 @@ impl Shard {
             }
             Ok((PacketType::Upgrade, _)) => {
                 probe.upgrades = true;
+                // From here on the client is waited for no longer.
+                probe.give_up_at = Millis::NEVER;
                 if self.sessions[at.slot].polling.as_ref().is_some_and(|polling| polling.post.is_some()) {
+                    self.arm(at);
                     return Probed::Wait;
                 }
                 self.upgrade(at, transport);
