@@ -507,14 +507,10 @@ impl Shard {
             self.actions.push_back(Action::Abort { transport: *transport, closing });
             return;
         };
-        let probe = polling.probe.map(|probe| probe.transport);
-        match (polling.poll, probe) {
-            (None, None) => {}
-            (poll, probe) => {
-                let carriers = poll.into_iter().chain(probe);
-                self.actions.extend(carriers.map(|transport| Action::Abort { transport, closing }));
-            }
-        }
+        let carriers = polling.poll.into_iter().chain(polling.probe.map(|probe| probe.transport));
+        self.actions.extend(carriers.map(|transport| Action::Abort { transport, closing }));
+        let incoming = polling.post.filter(|_| !polling.holds_answers);
+        self.actions.extend(incoming.map(|transport| Action::EndPost { transport }));
         self.counters.count(counters::CLOSES, closing.label);
         self.actions.push_back(Action::Ended { session });
     }
