@@ -266,8 +266,9 @@ impl Core {
         if self.shard.outboxes.dirty_len() <= FLUSH_BACKLOG_MAX {
             worked |= self.publish_some();
             worked |= self.shard.receive(DELIVERIES_PER_TURN, self.now) < DELIVERIES_PER_TURN;
-            worked |= self.act();
         }
+        // Before anything is sent, as a WebSocket may have just taken over a session.
+        worked |= self.act();
         worked |= self.flush_some() > 0;
         worked |= self.act();
         self.shard.port.flush();
