@@ -21,7 +21,7 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn every_socket_gets_what_is_its_own_in_order_and_nothing_else() {
-    let (mut certainties, mut acks) = (0, 0);
+    let (mut certainties, mut acks, mut upgrades) = (0, 0, 0);
     for seed in seeds() {
         let run = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -30,12 +30,13 @@ fn every_socket_gets_what_is_its_own_in_order_and_nothing_else() {
                 world.settle();
             }
             world.finish();
-            (world.certainties(), world.acks())
+            (world.certainties(), world.acks(), world.upgrades())
         });
         match run {
-            Ok((decided, acknowledged)) => {
+            Ok((decided, acknowledged, upgraded)) => {
                 certainties += decided;
                 acks += acknowledged;
+                upgrades += upgraded;
             }
             Err(panic) => {
                 eprintln!("SIM_SEED={seed} fails");
@@ -43,8 +44,10 @@ fn every_socket_gets_what_is_its_own_in_order_and_nothing_else() {
             }
         }
     }
-    println!("{certainties} deliveries were certain, and came; {acks} were acknowledged in time");
-    assert!(certainties > 0 && acks > 0, "a model that decides nothing finds nothing");
+    println!(
+        "{certainties} deliveries were certain, and came; {acks} were acknowledged in time; {upgrades} clients upgraded"
+    );
+    assert!(certainties > 0 && acks > 0 && upgrades > 0, "a model that decides nothing finds nothing");
 }
 
 #[test]

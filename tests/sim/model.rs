@@ -93,6 +93,8 @@ pub struct Client {
     pub socket_io: bool,
     /// Events that it has acknowledged, each with the step of the first time.
     pub acked: BTreeMap<u64, Step>,
+    /// It may hear of things long after they have happened.
+    pub polls: bool,
     /// When its connection ended.
     pub gone: Option<Step>,
 }
@@ -143,7 +145,9 @@ impl Model {
     pub fn check_waits_for_somebody(&self, id: u64) {
         let silent = |client: &Client| {
             let got = client.stuck || client.received.iter().any(|(other, _)| *other == id);
-            client.socket_io && client.gone.is_none() && got && !client.acked.contains_key(&id)
+            // The session of a polling client goes on for a while without it.
+            let there = if client.gone.is_some() { client.polls } else { got };
+            client.socket_io && there && !client.acked.contains_key(&id)
         };
         assert!(self.clients.iter().any(silent), "event {id} waits for nobody: {:?}", self.events[&id]);
     }
@@ -164,13 +168,13 @@ impl Model {
             assert!(said <= 1, "event {id}: client {number} answered twice: {receipt:?}");
             let acked = client.acked.get(&id).filter(|acked| *acked <= step);
             assert!(said == 0 || got && acked.is_some(), "event {id}: client {number} did not say so: {receipt:?}");
-            // One that does not read does not know when it is sent away.
-            let stays = !client.stuck && client.gone.is_none_or(|gone| gone > *step);
+            // One that does not read does not know when it is sent away, and one that polls hears of it late.
+            let stays = !client.stuck && client.gone.is_none_or(|gone| !client.polls && gone > *step);
             if complete {
                 assert!(!(got && stays) || acked.is_some(), "event {id} did not wait for client {number}: {receipt:?}");
             }
             // A client that is just being sent away may say so in vain.
-            let heard = acked.filter(|acked| client.gone.is_none_or(|gone| gone > **acked + 1));
+            let heard = acked.filter(|acked| client.gone.is_none_or(|gone| !client.polls && gone > **acked + 1));
             let in_time = heard.is_some_and(|acked| complete || self.still.iter().any(|s| acked <= s && s < step));
             assert!(!in_time || said == 1, "event {id} misses client {number}'s answer: {receipt:?} {client:?}");
         }
@@ -220,7 +224,7 @@ impl Model {
     fn check_complete(&self, number: usize, client: &Client) {
         let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
         for (id, event) in &self.events {
-            let missed = !event.volatile && self.must_get(client, event) && !received.contains(id);
+            let missed = !event.volatile && !received.contains(id) && self.must_get(client, event);
             assert!(!missed, "client {number} missed event {id} {event:?}: {client:?} {:?}", self.operations);
         }
     }
@@ -261,7 +265,8 @@ impl Model {
             let single: Vec<(u64, u64, Step)> = self.run(client, room);
             let single: Vec<_> = single.iter().filter(|(_, id, _)| self.events[id].rooms.len() <= 1).collect();
             for pair in single.windows(2) {
-                let (&(first, _, from), &(last, _, to)) = (pair[0], pair[1]);
+                let (&(first, id, came), &(last, _, to)) = (pair[0], pair[1]);
+                let from = if client.polls { self.events[&id].published } else { came };
                 if !self.certain(client, room, from + 1, to) {
                     continue;
                 }
@@ -298,7 +303,7 @@ impl Model {
         if client.memberships.get(room).is_some_and(|list| list.iter().any(asked)) {
             return true;
         }
-        let joins = |op: &&Operation| op.kind == "join" && op.handed <= to && op.rooms.iter().any(|r| r == room);
+        let joins = |op: &&Operation| op.handed <= to && op.kind == "join" && op.rooms.iter().any(|r| r == room);
         self.operations.iter().filter(joins).any(|op| self.meant(client, op, depth))
     }
 
@@ -316,8 +321,8 @@ impl Model {
         let own = client.memberships.get(room).into_iter().flatten();
         let own = own.filter(|m| m.certain.is_some_and(|c| c < from) && m.leaving.is_none_or(|leaving| leaving > to));
         let mut since: Vec<Step> = own.map(|m| m.asked).collect();
-        for op in self.operations.iter().filter(|op| op.kind == "join" && op.rooms.iter().any(|r| r == room)) {
-            let Some(done) = op.done.filter(|done| *done < from) else { continue };
+        let done = self.operations.iter().filter_map(|op| Some((op, op.done.filter(|done| *done < from)?)));
+        for (op, done) in done.filter(|(op, _)| op.kind == "join" && op.rooms.iter().any(|r| r == room)) {
             let own_leaves = client.leaves.get(room).into_iter().flatten();
             let left = own_leaves.into_iter().any(|&leave| leave <= to && leave >= self.quiet_before(op.handed));
             if !left && self.certain_by_own(client, &op.target, op.handed, done) {
@@ -350,6 +355,6 @@ impl Model {
             _ => true,
         };
         let overlaps = |op: &&Operation| op.handed <= to && op.done.is_none_or(|done| done >= since);
-        self.operations.iter().filter(takes_out).filter(overlaps).any(|op| self.meant(client, op, 0))
+        self.operations.iter().filter(overlaps).filter(takes_out).any(|op| self.meant(client, op, 0))
     }
 }

@@ -1,6 +1,12 @@
 //! The machine: shards joined by real rings, publishers that write lines, clients that read frames.
 
+mod lives;
+mod net;
+mod polling;
+
 use crate::model::{AckReceipt, Ask, Client, Event, Membership, Model, Operation, Step, place};
+use net::Net;
+use polling::Poller;
 use roomcast::base::clock::Millis;
 use roomcast::base::ids::{NamespaceId, SlotRef, Topology};
 use roomcast::ingest::publisher::{self, Desk, Publisher};
@@ -9,7 +15,7 @@ use roomcast::proto::{json, raw::Shape};
 use roomcast::room::owner;
 use roomcast::session::namespace::{NamePattern, NamespaceName};
 use roomcast::session::rules::{NamespaceRules, RulesSource};
-use roomcast::session::{HeartbeatOptions, Kind, LimitOptions};
+use roomcast::session::{HeartbeatOptions, Kind, LimitOptions, NOWHERE};
 use roomcast::shard::{self, Action, Flow, Handshake, Namespace, Shard};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -30,9 +36,15 @@ const NAMESPACES: [&str; 4] = ["/", "/", "/w-1", "/w-2"];
 const PATTERN: &str = "/w-[0-9]";
 const PING_INTERVAL_MS: u64 = 25_000;
 const PING_TIMEOUT_MS: u64 = 20_000;
+/// Not their sum, at which two things would happen to a session at once.
+const CONNECT_TIMEOUT_MS: u64 = 40_000;
 const UPGRADE_TIMEOUT_MS: u64 = 10_000;
-/// Of a stuck client: a few frames.
-const OUTBOX_BYTES_MAX: u32 = 600;
+/// At most this much time passes in one step.
+const STEP_MS_MAX: usize = 6_000;
+/// Things that polled clients, and cores for them, do in one step, at most.
+const POLLING_PER_STEP_MAX: usize = 5;
+/// Of a client that is stuck, or between two polls: a few frames.
+const OUTBOX_BYTES_MAX: u32 = 300;
 
 /// A small generator of its own, so that a seed means the same for ever (xorshift64*).
 pub struct Random(u64);
@@ -76,6 +88,30 @@ struct Peer {
     /// Acknowledgements that the client may give later: id and event.
     owed: Vec<(u64, u64)>,
     inbox: Vec<u8>,
+    /// Its place among the clients that began with polling: what is said of transports is there.
+    poller: Option<usize>,
+}
+
+impl Peer {
+    fn new(core: usize, transport: SlotRef, session: SlotRef, kind: Kind) -> Peer {
+        Peer {
+            core,
+            transport,
+            session,
+            kind,
+            namespace: "/",
+            sid: None,
+            open: true,
+            connected: false,
+            busy: false,
+            waiting: VecDeque::new(),
+            asked: VecDeque::new(),
+            stuck: None,
+            owed: Vec::new(),
+            inbox: Vec::new(),
+            poller: None,
+        }
+    }
 }
 
 struct Source {
@@ -119,6 +155,8 @@ pub struct World {
     /// One or two publishers for each core.
     sources: Vec<Vec<Source>>,
     peers: Vec<Peer>,
+    pollers: Vec<Poller>,
+    net: Net,
     model: Model,
     next_id: u64,
     /// Clients that end their connections are told apart from those that are cut.
@@ -137,7 +175,7 @@ impl World {
             heartbeat: HeartbeatOptions {
                 ping_interval_ms: PING_INTERVAL_MS,
                 ping_timeout_ms: PING_TIMEOUT_MS,
-                connect_timeout_ms: 45_000,
+                connect_timeout_ms: CONNECT_TIMEOUT_MS,
                 upgrade_timeout_ms: UPGRADE_TIMEOUT_MS,
             },
             limits: LimitOptions {
@@ -180,6 +218,7 @@ impl World {
             sent: VecDeque::new(),
         };
         let sources = (0..cores).map(|_| (0..1 + random.below(2) as u32).map(source).collect()).collect();
+        let net = Net::new(cores, Random(random.0 ^ 0x5DEE_CE66), now);
         World {
             random,
             now,
@@ -188,6 +227,8 @@ impl World {
             desks,
             sources,
             peers: Vec::new(),
+            pollers: Vec::new(),
+            net,
             model: Model::default(),
             next_id: 1,
             transports: 0,
@@ -204,6 +245,11 @@ impl World {
         self.model.certainties()
     }
 
+    /// Clients that went from polling to WebSocket.
+    pub fn upgrades(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.counters.upgrades).sum()
+    }
+
     pub fn phases(&mut self) -> usize {
         2 + self.random.below(3)
     }
@@ -213,7 +259,8 @@ impl World {
         for _ in 0..100 + self.random.below(300) {
             self.step += 1;
             match self.random.below(100) {
-                0..=5 => self.open(),
+                0..=3 => self.open(),
+                4..=5 => self.open_polled(),
                 6..=15 => self.ask("join"),
                 16..=22 => self.ask("leave"),
                 23..=24 => self.leave_for_good(),
@@ -222,11 +269,7 @@ impl World {
                 27..=37 => self.publish_event(),
                 38..=39 => self.publish_operation(),
                 40..=55 => self.hand_over(),
-                56..=60 => {
-                    self.now = self.now.after(self.random.below(20) as u64);
-                    let now = self.now;
-                    self.shards.iter_mut().for_each(|shard| shard.advance(now));
-                }
+                56..=60 => self.pass_time(),
                 61..=90 => self.move_one_message(),
                 _ => {
                     let core = self.random.below(self.shards.len());
@@ -236,6 +279,14 @@ impl World {
                 }
             }
             self.observe();
+            for _ in 0..self.random.below(1 + POLLING_PER_STEP_MAX) {
+                self.poll_on();
+                if self.random.chance(2) {
+                    self.observe();
+                }
+            }
+            self.observe();
+            self.net.lives.check(&self.shards);
             if self.random.chance(20) {
                 self.shards.iter().for_each(Shard::check);
             }
@@ -244,39 +295,7 @@ impl World {
 
     /// Lets everything come to rest, then compares with the model.
     pub fn settle(&mut self) {
-        for round in 0.. {
-            assert!(round < 100_000, "the machine does not come to rest");
-            self.step += 1;
-            self.hand_over_all();
-            let now = self.now;
-            self.shards.iter_mut().for_each(|shard| {
-                shard.receive(1000, now);
-            });
-            self.observe();
-            let waits = |source: &Source| {
-                let unasking = source.sent.iter().any(|line| !line.asks());
-                unasking || !source.unsent.is_empty() || source.publisher.is_loaded()
-            };
-            let lines = self.sources.iter().flatten().any(waits);
-            let messages = self.shards.iter().any(|shard| !shard.port.is_idle() || !shard.may_publish());
-            let asking = self.peers.iter().any(|peer| peer.open && (peer.busy || !peer.waiting.is_empty()));
-            if lines || messages || asking {
-                continue;
-            }
-            self.model.still.push(self.step);
-            let asks: Vec<u64> = self.sources.iter().flatten().flat_map(|s| &s.sent).map(Line::id).collect();
-            if asks.is_empty() {
-                break;
-            }
-            asks.into_iter().for_each(|id| self.model.check_waits_for_somebody(id));
-            if self.random.chance(3) {
-                self.acknowledge_late();
-            } else {
-                self.now = self.now.after(1 + self.random.below(50) as u64);
-                let now = self.now;
-                self.shards.iter_mut().for_each(|shard| shard.advance(now));
-            }
-        }
+        self.come_to_rest();
         self.model.quiet.push(self.step);
         self.check_nothing_volatile_waits();
         for shard in &self.shards {
@@ -288,6 +307,45 @@ impl World {
         self.model.check();
     }
 
+    fn come_to_rest(&mut self) {
+        for round in 0.. {
+            assert!(round < 100_000, "the machine does not come to rest");
+            self.step += 1;
+            self.hand_over_all();
+            let now = self.now;
+            self.shards.iter_mut().for_each(|shard| {
+                shard.receive(1000, now);
+            });
+            self.observe();
+            let polling = self.poll_to_rest();
+            self.observe();
+            let waits = |source: &Source| {
+                let unasking = source.sent.iter().any(|line| !line.asks());
+                unasking || !source.unsent.is_empty() || source.publisher.is_loaded()
+            };
+            let lines = self.sources.iter().flatten().any(waits);
+            let messages = self.shards.iter().any(|shard| !shard.port.is_idle() || !shard.may_publish());
+            let asking = self.peers.iter().any(|peer| peer.open && (peer.busy || !peer.waiting.is_empty()));
+            if lines || messages || asking || polling || self.poll_waits() {
+                continue;
+            }
+            self.model.still.push(self.step);
+            let asks: Vec<u64> = self.sources.iter().flatten().flat_map(|s| &s.sent).map(Line::id).collect();
+            if asks.is_empty() {
+                break;
+            }
+            asks.into_iter().for_each(|id| self.model.check_waits_for_somebody(id));
+            if self.random.chance(3) {
+                self.acknowledge_late();
+            } else {
+                let later = self.now.after(1 + self.random.below(50) as u64);
+                self.advance_to(later);
+            }
+        }
+        self.net.check_rest();
+        self.net.lives.check(&self.shards);
+    }
+
     /// Everybody leaves: nothing may be left of them on any core.
     pub fn finish(&mut self) {
         for peer in 0..self.peers.len() {
@@ -295,8 +353,12 @@ impl World {
             self.close_peer(peer);
         }
         self.settle();
+        self.outlive_sessions();
         for shard in &mut self.shards {
             shard.update_gauges();
+            assert_eq!((shard.counters.sessions_polling, shard.counters.sessions_socket_io), (0, 0));
+            assert_eq!(shard.counters.sessions_raw, 0);
+            assert!(shard.timers.len() <= 1, "only idle rooms have a deadline");
             assert_eq!((shard.counters.sockets, shard.counters.rooms_attached, shard.counters.asks_open), (0, 0, 0));
             assert_eq!(shard.counters.joins, shard.counters.leaves);
             assert_eq!(shard.attachments().count(), 0, "an owner believes in members that are gone");
@@ -352,22 +414,8 @@ impl World {
         client.memberships.insert(place(namespace, ""), vec![Membership::asked(self.step)]);
         self.model.clients.push(client);
         let raw_busy = kind != Kind::SocketIo && self.shards[core].is_busy(session);
-        self.peers.push(Peer {
-            core,
-            transport,
-            session,
-            kind,
-            namespace,
-            sid: None,
-            open: true,
-            connected: false,
-            busy: raw_busy,
-            waiting: VecDeque::new(),
-            asked: VecDeque::new(),
-            stuck: None,
-            owed: Vec::new(),
-            inbox: Vec::new(),
-        });
+        let peer = Peer { busy: raw_busy, namespace, ..Peer::new(core, transport, session, kind) };
+        self.peers.push(peer);
         let peer = self.peers.len() - 1;
         if kind == Kind::SocketIo {
             self.say(peer, format!("40{}", prefix(namespace)));
@@ -426,14 +474,22 @@ impl World {
 
     /// Gives the shard the client's messages, one by one.
     fn hear(&mut self, index: usize) {
+        if self.peers[index].poller.is_some() {
+            return;
+        }
         while !self.peers[index].busy && self.peers[index].open {
             let Some(text) = self.peers[index].waiting.pop_front() else { return };
             let (core, session) = (self.peers[index].core, self.peers[index].session);
-            if let Some(event) = acknowledged_event(&text) {
-                self.model.clients[index].acked.entry(event).or_insert(self.step);
-            }
+            self.note_acknowledgement(index, &text);
             let flow = self.shards[core].text(session, &text, self.now);
             self.peers[index].busy = flow == Flow::Wait;
+        }
+    }
+
+    /// The client says this now.
+    fn note_acknowledgement(&mut self, index: usize, text: &str) {
+        if let Some(event) = acknowledged_event(text) {
+            self.model.clients[index].acked.entry(event).or_insert(self.step);
         }
     }
 
@@ -446,7 +502,8 @@ impl World {
     }
 
     fn get_stuck(&mut self) {
-        let peers = self.open_peers();
+        let mut peers = self.open_peers();
+        peers.retain(|&peer| self.peers[peer].poller.is_none());
         if !peers.is_empty() {
             let peer = *self.random.pick(&peers);
             self.peers[peer].stuck.get_or_insert(self.step);
@@ -503,6 +560,27 @@ impl World {
         }
     }
 
+    /// Time passes on all cores at once. It stops wherever something must happen to a session, so that nothing can
+    /// happen to it before.
+    fn pass_time(&mut self) {
+        let some = self.now.after(self.random.below(STEP_MS_MAX) as u64);
+        let due = self.net.lives.next_due().unwrap_or(Millis::NEVER);
+        let now = match self.random.below(4) {
+            0 => some.min(due),
+            1 => some.min(Millis(due.0 - 1)),
+            _ => self.now.after(self.random.below(20) as u64).min(due),
+        };
+        self.advance_to(now);
+    }
+
+    fn advance_to(&mut self, now: Millis) {
+        self.now = now;
+        self.net.fire_timers(&mut self.shards, now);
+        self.shards.iter_mut().for_each(|shard| shard.advance(now));
+        self.net.advance(now, &self.shards);
+        self.observe();
+    }
+
     /// The client's connection ends.
     fn close_peer(&mut self, index: usize) {
         let peer = &mut self.peers[index];
@@ -511,8 +589,13 @@ impl World {
         }
         peer.waiting.clear();
         peer.busy = false;
-        let (core, session) = (peer.core, peer.session);
-        self.shards[core].closed(session);
+        match peer.poller {
+            Some(poller) => self.leave_polled(poller),
+            None => {
+                let (core, session) = (peer.core, peer.session);
+                self.shards[core].closed(session);
+            }
+        }
         self.model.clients[index].gone = Some(self.step);
     }
 
@@ -633,6 +716,7 @@ impl World {
     fn observe(&mut self) {
         for core in 0..self.shards.len() {
             while let Some(action) = self.shards[core].poll_action() {
+                let Some(action) = self.net.act(&mut self.shards, core, action) else { continue };
                 match action {
                     Action::Close { transport, .. } | Action::Abort { transport, .. } => {
                         let peer = transport.slot as usize;
@@ -649,10 +733,10 @@ impl World {
                         }
                         self.hear(peer);
                     }
-                    Action::EndPoll { .. } | Action::EndPost { .. } | Action::Upgraded { .. } => {
-                        unreachable!("nobody polls")
-                    }
-                    Action::Ended { session } => self.shards[core].closed(session),
+                    Action::EndPoll { .. }
+                    | Action::EndPost { .. }
+                    | Action::Upgraded { .. }
+                    | Action::Ended { .. } => unreachable!("of polled clients alone"),
                     Action::Receipt { to, room, offset } => {
                         self.sources[core][to.publisher.slot as usize].publisher.receipt(to, room, offset);
                     }
@@ -733,7 +817,8 @@ impl World {
     /// The client reads what was sent to it.
     fn read(&mut self, index: usize) {
         let peer = &mut self.peers[index];
-        if peer.stuck.is_some() {
+        // What its shard wanted done for a client that has left may come after another has its session's slot.
+        if !peer.open || peer.stuck.is_some() || peer.poller.is_some() {
             return;
         }
         let outboxes = &mut self.shards[peer.core].outboxes;
@@ -745,7 +830,12 @@ impl World {
         outboxes.advance(slot, bytes.len());
         peer.inbox.extend(bytes);
         while let Some(text) = take_frame(&mut self.peers[index].inbox) {
-            self.understand(index, &text);
+            if text == PING {
+                let Peer { core, session, .. } = self.peers[index];
+                self.shards[core].websocket_pong(session, self.now);
+            } else {
+                self.understand(index, &text);
+            }
         }
     }
 
@@ -871,6 +961,9 @@ fn line_text(line: &Line) -> String {
     }
 }
 
+/// Stands for a ping frame among texts.
+const PING: &str = "\u{9}";
+
 /// The text of the first whole server frame in `bytes`, taken out.
 fn take_frame(bytes: &mut Vec<u8>) -> Option<String> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
@@ -881,8 +974,7 @@ fn take_frame(bytes: &mut Vec<u8>) -> Option<String> {
     let payload: Vec<u8> = bytes.drain(..header + length).skip(header).collect();
     match first {
         0x81 => Some(String::from_utf8(payload).unwrap()),
-        // A ping: these clients' sessions end long before it matters.
-        0x89 => take_frame(bytes),
+        0x89 => Some(PING.to_owned()),
         other => panic!("frame {other:#x}"),
     }
 }
