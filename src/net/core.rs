@@ -902,7 +902,12 @@ impl Core {
             Role::WebSocket { session, .. } | Role::Closing { session, .. } => self.shard.closed(session),
             Role::Publisher(_) => self.forget_publisher(at),
             Role::Probe { session, .. } => self.shard.probe_ended(session, at),
-            Role::Http(http) => self.unheard -= usize::from(!http.heard),
+            Role::Http(http) => {
+                self.unheard -= usize::from(!http.heard);
+                if let Some(session) = http.posts_to() {
+                    self.shard.post_aborted(session, at);
+                }
+            }
             Role::Lingering { .. } | Role::Dead => {}
         }
         let conn = &mut self.conns[at.slot];

@@ -3,7 +3,7 @@
 
 use super::{LIMIT, Server, read_response};
 use std::io::{BufReader, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
@@ -59,14 +59,20 @@ pub fn parse(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
 
 /// A connection on which a test writes its own bytes.
 pub struct Wire {
-    reader: BufReader<TcpStream>,
+    pub(super) reader: BufReader<TcpStream>,
 }
 
 impl Wire {
     /// Connects and sends nothing.
     #[track_caller]
     pub fn connect(server: &Server) -> Wire {
-        let stream = TcpStream::connect(server.listen).unwrap();
+        Wire::connect_to(server.listen)
+    }
+
+    /// Connects to clients' port at `address` and sends nothing.
+    #[track_caller]
+    pub fn connect_to(address: SocketAddr) -> Wire {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         Wire { reader: BufReader::new(stream) }
@@ -124,6 +130,12 @@ impl Wire {
         let (opcode, payload) = self.frame();
         assert_eq!(opcode, CLOSE, "{}", String::from_utf8_lossy(&payload));
         payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))
+    }
+
+    /// Closes the connection at once, without a word of goodbye. One that is only dropped stays open as long as a
+    /// process that is just being started elsewhere in the tests has it.
+    pub fn close(self) {
+        self.reader.get_ref().shutdown(Shutdown::Both).unwrap();
     }
 
     /// The server must end the connection without a further byte, be it by a reset.
