@@ -384,12 +384,10 @@ impl Core {
 
     /// Notes when a request that names a session came.
     fn note_coming(&mut self, at: SlotRef) {
-        if self.shard.topology().cores() > 1 {
-            let read = self.clock_ns();
-            let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
-            http.read = read;
-            http.came = http.arrived.unwrap_or_else(sys::realtime_ns);
-        }
+        let read = self.clock_ns();
+        let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
+        http.read = read;
+        http.came = http.arrived.unwrap_or_else(sys::realtime_ns);
     }
 
     /// Serves whole requests.
@@ -411,7 +409,7 @@ impl Core {
         let now = self.clock_ns();
         let (shared, counters) = (&self.shared, &mut self.shard.counters);
         let wake = |core| counters.wakes += u64::from(shared.bells.ring(core));
-        let settled = shared.horizons.settled(self.shard.port.core(), now, wake);
+        let settled = shared.horizons.settled(self.shard.port.core(), now, wake).min(self.settled);
         // What had come by then is in the rings, and parks beside the others.
         self.take_in();
         for _ in 0..self.requests.len() {
@@ -419,7 +417,8 @@ impl Core {
             self.guarded(at, |core| core.serve(at));
         }
         let mut ready = Vec::new();
-        self.parking.leave(settled, now, &mut ready);
+        let unsettled = self.parking.leave(settled, now, &mut ready);
+        self.shard.counters.requests_unsettled += unsettled as u64;
         for at in &ready {
             let at = *at;
             if let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) {
