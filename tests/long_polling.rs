@@ -238,8 +238,8 @@ fn upgrade_in_the_middle(mut session: Polling) -> (usize, Wire) {
 
 // ---- two things at once ----
 
-/// Runs a race often: connections come to cores as their ports have it. Nobody waits for anything between its steps, and
-/// yet there is one outcome.
+/// Runs a race often: connections come to cores as their ports have it. Nobody waits for anything between its steps,
+/// and yet there is one outcome.
 #[track_caller]
 fn race<O: Debug + PartialEq>(cores: usize, expected: O, run: impl Fn(Polling) -> O) {
     const TIMES: usize = 50;
@@ -263,8 +263,8 @@ fn race<O: Debug + PartialEq>(cores: usize, expected: O, run: impl Fn(Polling) -
     assert_eq!(server.metric("roomcast_panics_total"), 0.0);
 }
 
-/// What a thread sends over loopback goes through a queue of the processor that it runs on. On a busy machine a thread that
-/// moves to another processor may overtake itself, and "before" would mean nothing.
+/// What a thread sends over loopback goes through a queue of the processor that it runs on. On a busy machine a thread
+/// that moves to another processor may overtake itself, and "before" would mean nothing.
 fn stay_on_one_processor() {
     let allowed = rustix::thread::sched_getaffinity(None).unwrap();
     let mut one = rustix::thread::CpuSet::new();

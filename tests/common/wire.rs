@@ -2,7 +2,7 @@
 //! with the server.
 
 use super::{LIMIT, Server, read_response};
-use std::io::{BufReader, ErrorKind, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 pub const TEXT: u8 = 1;
@@ -136,16 +136,6 @@ impl Wire {
     /// process that is just being started elsewhere in the tests has it.
     pub fn close(self) {
         self.reader.get_ref().shutdown(Shutdown::Both).unwrap();
-    }
-
-    /// The server must end the connection without a further byte, be it by a reset.
-    #[track_caller]
-    pub fn ends_or_is_reset(&mut self) {
-        let mut rest = Vec::new();
-        if let Err(error) = self.reader.read_to_end(&mut rest) {
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        }
-        assert!(rest.is_empty(), "still came: {}", String::from_utf8_lossy(&rest));
     }
 
     /// The server must close the connection without a further byte.
