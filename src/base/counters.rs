@@ -56,6 +56,7 @@ counters! {
     count polls "roomcast_polls_total" "Long-polling responses with packets.";
     count upgrades "roomcast_upgrades_total" "Sessions that went from long-polling to WebSocket.";
     count handed_over "roomcast_handed_over_total" "Client connections handed to the core of their session.";
+    count requests_unsettled "roomcast_requests_unsettled_total" "Requests that may be out of order.";
     count lines "roomcast_ingest_lines_total" "Lines received from publishers, good and bad.";
     count ingest_bytes "roomcast_ingest_received_bytes_total" "Bytes received from publishers.";
     count events_ordered "roomcast_events_total" "Events given an offset, once per room.";

@@ -143,6 +143,8 @@ pub struct Core {
     pub(super) parking: Parking,
     /// The time that the core's horizon moves to when so many more connections have been read.
     mark: Option<(u64, usize)>,
+    /// Whatever came in on this core before this has been read. Nanoseconds on the cores' clock.
+    pub(super) settled: u64,
     /// Connections of clients that have not said anything yet.
     pub(super) unheard: usize,
     /// While sessions poll here, and some time after.
@@ -217,6 +219,7 @@ impl Core {
             handovers,
             parking: Parking::default(),
             mark: None,
+            settled: 0,
             unheard: 0,
             stamper: None,
             polled: Millis(0),
@@ -306,6 +309,9 @@ impl Core {
         worked |= self.act();
         self.drain_on();
         worked |= self.read_some();
+        if let Some((until, 0)) = self.mark {
+            self.settled = until;
+        }
         self.handovers.flush();
         worked |= self.take_in();
         worked |= self.serve_some();
@@ -370,9 +376,6 @@ impl Core {
 
     /// Has arrivals noted as long as sessions poll.
     pub(super) fn watch_polling(&mut self) {
-        if self.shard.topology().cores() == 1 {
-            return;
-        }
         if self.shard.counters.sessions_polling > 0 {
             self.polled = self.now;
             if self.stamper.is_none() {
@@ -902,7 +905,12 @@ impl Core {
             Role::WebSocket { session, .. } | Role::Closing { session, .. } => self.shard.closed(session),
             Role::Publisher(_) => self.forget_publisher(at),
             Role::Probe { session, .. } => self.shard.probe_ended(session, at),
-            Role::Http(http) => self.unheard -= usize::from(!http.heard),
+            Role::Http(http) => {
+                self.unheard -= usize::from(!http.heard);
+                if let Some(session) = http.posts_to() {
+                    self.shard.post_aborted(session, at);
+                }
+            }
             Role::Lingering { .. } | Role::Dead => {}
         }
         let conn = &mut self.conns[at.slot];

@@ -181,6 +181,13 @@ impl Http {
         self.out.len() + self.behind.len() > RESPONSE_BYTES_MAX
     }
 
+    /// True if what comes in is no request: the last response is written, or the poll that waits gets it (RFC 9112,
+    /// section 9.6).
+    fn hears_nothing(&self) -> bool {
+        let closes = |waiting: &Waiting| waiting.manner.connection == Connection::Close;
+        self.ends || self.waiting.as_ref().is_some_and(closes)
+    }
+
     /// True if no request is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_none() && !self.is_serving()
@@ -198,7 +205,7 @@ impl Core {
         let mut handled = 0;
         loop {
             let Role::Http(http) = &mut self.conns[at.slot].role else { return buffer.len() };
-            if http.ends {
+            if http.hears_nothing() {
                 return buffer.len();
             }
             match &mut http.request {
@@ -377,12 +384,10 @@ impl Core {
 
     /// Notes when a request that names a session came.
     fn note_coming(&mut self, at: SlotRef) {
-        if self.shard.topology().cores() > 1 {
-            let read = self.clock_ns();
-            let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
-            http.read = read;
-            http.came = http.arrived.unwrap_or_else(sys::realtime_ns);
-        }
+        let read = self.clock_ns();
+        let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
+        http.read = read;
+        http.came = http.arrived.unwrap_or_else(sys::realtime_ns);
     }
 
     /// Serves whole requests.
@@ -404,7 +409,7 @@ impl Core {
         let now = self.clock_ns();
         let (shared, counters) = (&self.shared, &mut self.shard.counters);
         let wake = |core| counters.wakes += u64::from(shared.bells.ring(core));
-        let settled = shared.horizons.settled(self.shard.port.core(), now, wake);
+        let settled = shared.horizons.settled(self.shard.port.core(), now, wake).min(self.settled);
         // What had come by then is in the rings, and parks beside the others.
         self.take_in();
         for _ in 0..self.requests.len() {
@@ -412,7 +417,8 @@ impl Core {
             self.guarded(at, |core| core.serve(at));
         }
         let mut ready = Vec::new();
-        self.parking.leave(settled, now, &mut ready);
+        let unsettled = self.parking.leave(settled, now, &mut ready);
+        self.shard.counters.requests_unsettled += unsettled as u64;
         for at in &ready {
             let at = *at;
             if let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) {
@@ -507,6 +513,11 @@ impl Core {
             return self.refuse(at, Refusal::UnknownSid, &manner.of_refusal(&body));
         };
         match what {
+            // One connection has one poll that waits. That of another session goes first.
+            What::Poll if self.waits_for_another(at, session) => {
+                let wish = Wish::Session { endpoint, sid: *sid, what };
+                self.put_off(at, Request { wish, manner, body, expects_continue });
+            }
             What::Poll => match self.shard.poll(session, at, self.now) {
                 Ok(()) => {
                     let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
@@ -536,6 +547,12 @@ impl Core {
             What::TakeOver(upgrade) => self.take_over(at, session, &upgrade, endpoint),
             What::Nothing => self.refuse(at, Refusal::BadRequest, &manner),
         }
+    }
+
+    /// True while a poll of another session waits here.
+    fn waits_for_another(&self, at: SlotRef, session: SlotRef) -> bool {
+        let Role::Http(http) = &self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
+        http.waits_for().is_some_and(|other| other != session)
     }
 
     /// Begins a session.
@@ -680,15 +697,23 @@ impl Core {
 
     /// The deadline has come.
     pub(super) fn http_timer_fired(&mut self, at: SlotRef) {
-        let conn = &self.conns[at.slot];
-        let Role::Http(http) = &conn.role else { unreachable!("it speaks HTTP") };
+        let conn = &mut self.conns[at.slot];
+        let Role::Http(http) = &mut conn.role else { unreachable!("it speaks HTTP") };
         let label = match http.phase {
             Phase::Head if conn.inbox.is_none() => {
                 self.shard.counters.count(counters::HTTP_REFUSED, "handshake_timeout");
-                return self.finish(at, if http.served { "" } else { "handshake timeout" });
+                let label = if http.served { "" } else { "handshake timeout" };
+                return self.finish(at, label);
             }
             Phase::Head => "handshake_timeout",
-            Phase::Body => "body_timeout",
+            Phase::Body => {
+                let session = http.posts_to();
+                http.request = None;
+                if let Some(session) = session {
+                    self.shard.post_aborted(session, at);
+                }
+                "body_timeout"
+            }
             Phase::Idle | Phase::Serving => return self.finish(at, ""),
         };
         self.shard.counters.count(counters::HTTP_REFUSED, label);
@@ -728,16 +753,20 @@ impl Core {
     }
 
     fn respond_to_poll(&mut self, at: SlotRef, body: &[u8]) {
+        self.look_at_the_date();
+        let (drains, date) = (self.drain.is_some(), &*self.date.1);
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
         let Some(Waiting { manner: Manner { cors, connection, .. }, .. }) = http.waiting.take() else { return };
         let behind = std::mem::take(&mut http.behind);
+        http.served = true;
+        http.ends |= drains || connection == Connection::Close;
+        // The last response says so, and the others must not.
+        let connection = if http.ends && behind.is_empty() { Connection::Close } else { connection };
         let headers = &[NO_STORE];
-        self.answer(at, &Response { raw_headers: &cors, connection, headers, ..Response::new(200, PAYLOAD, body) });
-        let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
-        if !behind.is_empty() {
-            http.out.extend_from_slice(&behind);
-            self.send_http(at);
-        }
+        let response = Response::new(200, PAYLOAD, body);
+        Response { raw_headers: &cors, connection, headers, date, ..response }.write(&mut http.out);
+        http.out.extend_from_slice(&behind);
+        self.send_http(at);
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
         if http.is_serving() {
             self.requests.push_back(at);
@@ -785,11 +814,7 @@ impl Core {
     /// Gives a response, behind the poll that waits if there is one.
     fn answer(&mut self, at: SlotRef, response: &Response<'_>) {
         let ends = response.connection == Connection::Close || self.drain.is_some();
-        let now = SystemTime::now();
-        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        if self.date.0 != second {
-            self.date = (second, httpdate::fmt_http_date(now));
-        }
+        self.look_at_the_date();
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
         let connection = if ends { Connection::Close } else { response.connection };
         let out = if http.waiting.is_some() { &mut http.behind } else { &mut http.out };
@@ -798,6 +823,15 @@ impl Core {
         http.ends |= ends;
         if http.waiting.is_none() {
             self.send_http(at);
+        }
+    }
+
+    /// Brings the time for responses up to date.
+    fn look_at_the_date(&mut self) {
+        let now = SystemTime::now();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if self.date.0 != second {
+            self.date = (second, httpdate::fmt_http_date(now));
         }
     }
 

@@ -1,4 +1,4 @@
-//! The order of requests that came in on different cores. What clients do on several connections takes effect in the
+//! The order of requests that came in on different connections. What clients do on several of them takes effect in the
 //! order in which it reached this host: a poll that is aborted before the next one comes must have been there first,
 //! whichever cores the kernel gave the two connections to. Knows times and cores, not what requests are.
 //!
@@ -120,13 +120,15 @@ impl Parking {
     }
 
     /// Those that need not wait any longer, in their order, into `ready`. `settled` is [`Horizons::settled`], asked for
-    /// before the rings were emptied for the last time.
-    pub(super) fn leave(&mut self, settled: u64, now: u64, ready: &mut Vec<SlotRef>) {
+    /// before the rings were emptied for the last time. Returns how many of them have waited for too long.
+    pub(super) fn leave(&mut self, settled: u64, now: u64, ready: &mut Vec<SlotRef>) -> usize {
         // Stable: what came on one core at the same time was read in its order.
         self.0.sort_by_key(|parked| parked.arrived);
         let waits = |parked: &Parked| parked.read > settled && now.saturating_sub(parked.read) < PATIENCE_NS;
         let count = self.0.iter().position(waits).unwrap_or(self.0.len());
+        let unsettled = self.0[..count].iter().filter(|parked| parked.read > settled).count();
         ready.extend(self.0.drain(..count).map(|parked| parked.at));
+        unsettled
     }
 }
 
@@ -146,9 +148,9 @@ mod tests {
         parking.park(at(3), 90, 1_000);
         let mut ready = Vec::new();
         // The first to have come was read last: the others wait for it.
-        parking.leave(1_150, 1_300, &mut ready);
+        assert_eq!(parking.leave(1_150, 1_300, &mut ready), 0);
         assert_eq!(ready, []);
-        parking.leave(1_200, 1_300, &mut ready);
+        assert_eq!(parking.leave(1_200, 1_300, &mut ready), 0);
         assert_eq!(ready, [at(2), at(1), at(3)]);
         assert!(parking.is_empty());
     }
@@ -158,9 +160,9 @@ mod tests {
         let mut parking = Parking::default();
         parking.park(at(1), 1, 1_000);
         let mut ready = Vec::new();
-        parking.leave(0, 1_000 + PATIENCE_NS - 1, &mut ready);
+        assert_eq!(parking.leave(0, 1_000 + PATIENCE_NS - 1, &mut ready), 0);
         assert_eq!(ready, []);
-        parking.leave(0, 1_000 + PATIENCE_NS, &mut ready);
+        assert_eq!(parking.leave(0, 1_000 + PATIENCE_NS, &mut ready), 1);
         assert_eq!(ready, [at(1)]);
     }
 
