@@ -5,7 +5,7 @@ mod common;
 
 use common::polling::{Http, Polling, SEPARATOR, get, post, refusal};
 use common::wire::{self, Wire};
-use common::{OPEN, Publisher, RawClient, Server, Signal};
+use common::{OPEN, Publisher, RawClient, Server, Signal, wait_until};
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -175,40 +175,45 @@ fn an_upgrade_loses_and_repeats_nothing(cores: usize) {
     let server = Server::start(&config("outbox_bytes_max = 100_000_000"), cores);
     let sessions: Vec<Polling> = (0..CLIENTS).map(|_| Polling::in_room(&server, "news")).collect();
     server.await_metric("roomcast_sessions_polling", &[], CLIENTS as f64);
-    let upgraded = AtomicUsize::new(0);
-    let published = std::thread::scope(|scope| {
-        for session in sessions {
-            let upgraded = &upgraded;
+    let (upgraded, published) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let client = |session| {
+            let (upgraded, published) = (&upgraded, &published);
             scope.spawn(move || {
-                let (count, mut websocket) = upgrade_in_the_middle(session);
+                let (count, mut websocket) = upgrade_in_the_middle(session, published);
                 upgraded.fetch_add(1, Ordering::SeqCst);
                 let mut next = count;
                 loop {
                     let packet = websocket.text();
-                    if packet == r#"42["end"]"# {
-                        break next;
+                    if packet == format!(r#"42["end",{next}]"#) {
+                        break;
                     }
                     assert_eq!(packet, format!(r#"42["n",{next}]"#));
                     next += 1;
                 }
-            });
-        }
-        // In bursts, and on until all have upgraded.
+            })
+        };
+        let clients: Vec<_> = sessions.into_iter().map(client).collect();
+        // In bursts, and on until all have upgraded, or one has failed.
         let mut publisher = Publisher::connect(&server);
-        let mut published = 0;
-        while upgraded.load(Ordering::SeqCst) < CLIENTS {
-            let lines: String = (published..published + 100)
-                .map(|n| format!("{{\"room\":\"news\",\"event\":\"n\",\"data\":{n}}}\n"))
-                .collect();
+        let mut next = 0;
+        while upgraded.load(Ordering::SeqCst) < CLIENTS && !clients.iter().any(|client| client.is_finished()) {
+            let lines: String =
+                (next..next + 100).map(|n| format!("{{\"room\":\"news\",\"event\":\"n\",\"data\":{n}}}\n")).collect();
             publisher.bytes(lines);
-            published += 100;
-            // The clients set the pace.
-            assert_eq!(publisher.ask(r#"{"id":1,"room":"nobody","event":"x"}"#)["ok"], true);
+            next += 100;
+            // No faster than they are taken.
+            let receipt = publisher.ask(&format!(r#"{{"id":1,"room":"news","event":"n","data":{next}}}"#));
+            next += 1;
+            assert_eq!(receipt["offset"], next);
+            published.store(next, Ordering::SeqCst);
         }
-        assert_eq!(publisher.ask(r#"{"id":2,"room":"news","event":"end"}"#)["offset"], published + 1);
-        published
+        assert_eq!(
+            publisher.ask(&format!(r#"{{"id":2,"room":"news","event":"end","data":{next}}}"#))["offset"],
+            next + 1
+        );
     });
-    println!("{cores} cores: {published} events");
+    println!("{cores} cores: {} events", published.into_inner());
     server.await_metric("roomcast_upgrades_total", &[], CLIENTS as f64);
     server.await_metric("roomcast_sessions_polling", &[], 0.0);
     server.await_metric("roomcast_sockets", &[], 0.0);
@@ -217,7 +222,7 @@ fn an_upgrade_loses_and_repeats_nothing(cores: usize) {
 
 /// Polls for some of the numbered events, and upgrades as stock clients do: they go on polling until the probe is
 /// answered, and upgrade when their last poll has ended. Returns how many events came by polls.
-fn upgrade_in_the_middle(mut session: Polling) -> (usize, Wire) {
+fn upgrade_in_the_middle(mut session: Polling, published: &AtomicUsize) -> (usize, Wire) {
     let mut count = 0;
     let mut take = |body: String| {
         for packet in body.split(SEPARATOR).filter(|packet| *packet != "6") {
@@ -232,6 +237,7 @@ fn upgrade_in_the_middle(mut session: Polling) -> (usize, Wire) {
     take(session.poll());
     assert_eq!(websocket.text(), "3probe");
     let count = take(session.poll());
+    wait_until("something waits for the WebSocket", || published.load(Ordering::SeqCst) > count + 200);
     websocket.write(wire::text("5"));
     (count, websocket)
 }
@@ -253,7 +259,7 @@ fn race<O: Debug + PartialEq>(cores: usize, expected: O, run: impl Fn(Polling) -
         if outcome != expected {
             excused += 1;
             // Excusable if the machine did not let a core get on, which the server knows and counts.
-            common::wait_until(&format!("{outcome:?} in round {round} is excused"), || {
+            wait_until(&format!("{outcome:?} in round {round} is excused"), || {
                 let seen = server.metric("roomcast_requests_unsettled_total");
                 std::mem::replace(&mut impatient, seen) < seen
             });
