@@ -14,7 +14,7 @@ use roomcast::{mesh, room};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const TRAP: &str = r#"{"type":"boom"}"#;
@@ -41,6 +41,8 @@ fn start() -> Running {
         origin: net::sys::monotonic(),
         draining: AtomicBool::new(false),
         drain: net::DrainProgress::new(1),
+        horizons: net::Horizons::new(1),
+        polling: AtomicUsize::new(0),
     });
     let loopback = "127.0.0.1:0".parse().unwrap();
     let client_listener = listener::bind(loopback, 1).unwrap().remove(0);
@@ -61,8 +63,10 @@ fn start() -> Running {
                 upgrade_timeout_ms: 10_000,
             },
             limits: LimitOptions {
-                message_bytes_max: 10_000,
+                packet_bytes_max: 10_000,
                 attachments_max: 10,
+                namespaces_per_session_max: 128,
+                namespace_bytes_max: 200,
                 rooms_per_socket_max: 128,
                 room_name_bytes_max: 200,
                 outbox_bytes_max: 1 << 20,
@@ -77,6 +81,7 @@ fn start() -> Running {
             receipt_bytes_max: 10_000,
             rooms_per_line_max: 10,
             room_name_bytes_max: 200,
+            ack_timeout_ms_max: 1_000,
         };
         let setup = net::Setup {
             options: net::Options {

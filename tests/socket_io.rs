@@ -16,6 +16,7 @@ on_one_and_two_cores!(
     connect_event_and_more_in_one_segment,
     namespaces_connect_and_disconnect,
     binary_events_are_put_together,
+    many_attachments_and_large_ones,
     packets_against_the_protocol_close_the_connection,
 );
 
@@ -184,6 +185,26 @@ fn namespaces_connect_and_disconnect(cores: usize) {
     client.send("1");
     client.closed();
     server.await_metric("roomcast_sockets", &[], 0.0);
+}
+
+/// Each attachment is a message of its own, and may be as large as one.
+fn many_attachments_and_large_ones(cores: usize) {
+    let server = Server::start(CONFIG, cores);
+    let mut client = RawClient::socket_io(&server);
+    for (count, bytes) in [(300, 1), (3, 900_000)] {
+        let places: Vec<String> = (0..count).map(|num| format!(r#"{{"_placeholder":true,"num":{num}}}"#)).collect();
+        let places = places.join(",");
+        client.send(&format!(r#"45{count}-7["echo",[{places}]]"#));
+        for number in 0..count {
+            client.send_binary(&vec![number as u8; bytes]);
+        }
+        for packet in [format!(r#"45{count}-["back",[{places}]]"#), format!(r#"46{count}-7[[{places}]]"#)] {
+            assert_eq!(client.next(), packet);
+            for number in 0..count {
+                assert!(client.next_binary() == vec![number as u8; bytes], "attachment {number} of {count}");
+            }
+        }
+    }
 }
 
 fn binary_events_are_put_together(cores: usize) {

@@ -81,11 +81,16 @@ enum Mode {
     Raw,
     /// Socket.IO over WebSocket.
     SocketIo,
+    /// Socket.IO over HTTP long-polling, each client with one connection, on which its poll waits. `idle` only.
+    Polling,
 }
 
 fn main() -> Result<(), String> {
     match Arguments::parse().command {
         Command::Firehose { target, rooms, members, outstanding, bytes, events } => {
+            if target.mode == Mode::Polling {
+                return Err("firehose reads WebSocket frames; polling is for idle".to_owned());
+            }
             firehose::run(&target, &firehose::Load { rooms, members, outstanding, bytes, events })
         }
         Command::Idle { target, connections } => idle::run(&target, connections),

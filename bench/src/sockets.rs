@@ -21,6 +21,7 @@ pub fn connect(target: &Target, room: usize) -> Result<Client, String> {
     let path = match target.mode {
         Mode::Raw => "/ws",
         Mode::SocketIo => "/socket.io/?EIO=4&transport=websocket",
+        Mode::Polling => return poll(stream, room),
     };
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -39,8 +40,36 @@ pub fn connect(target: &Target, room: usize) -> Result<Client, String> {
             wait_for(&mut client, b"40{")?;
             say(&mut client.stream, &format!(r#"42["subscribe",{{"room":"r{room}"}}]"#))?;
         }
+        Mode::Polling => unreachable!("returned above"),
     }
     wait_for(&mut client, b"subscribed")?;
+    client.buffer.clear();
+    Ok(client)
+}
+
+/// Opens a session over long-polling, joins room `r{room}` and leaves a poll waiting.
+fn poll(stream: TcpStream, room: usize) -> Result<Client, String> {
+    let mut client = Client { stream, buffer: Vec::new(), room, last: 0 };
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let ask = |client: &mut Client, request: String, answer: &[u8]| {
+        client.stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+        wait_for(client, answer)
+    };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let post = |path: &str, body: &str| {
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    ask(&mut client, get(path), b"\"sid\":\"")?;
+    // A response of 300 bytes comes in one piece.
+    let sid = client.buffer.get(..20).ok_or("half a handshake came")?;
+    let sid = String::from_utf8_lossy(sid).into_owned();
+    wait_for(&mut client, b"}")?;
+    let path = format!("{path}&sid={sid}");
+    ask(&mut client, post(&path, "40"), b"\r\n\r\nok")?;
+    ask(&mut client, post(&path, &format!(r#"42["subscribe",{{"room":"r{room}"}}]"#)), b"\r\n\r\nok")?;
+    ask(&mut client, get(&path), b"subscribed")?;
+    wait_for(&mut client, b"}]")?;
+    client.stream.write_all(get(&path).as_bytes()).map_err(|error| error.to_string())?;
     client.buffer.clear();
     Ok(client)
 }

@@ -62,6 +62,14 @@ counters! {
     count encodes "roomcast_encodes_total" "Encodings made: one per event and encoding in use.";
     count deliveries "roomcast_deliveries_total" "Frames appended to a member's outbox.";
     count delivered_bytes "roomcast_delivered_bytes_total" "Bytes appended to members' outboxes.";
+    count volatile_dropped "roomcast_volatile_dropped_total" "Volatile frames that a member could not take at once.";
+    count asks "roomcast_asks_total" "Events whose publisher asked for acknowledgements.";
+    gauge asks_open "roomcast_asks_open" "Events whose publisher waits for acknowledgements now.";
+    count asked "roomcast_asked_total" "Sockets asked to acknowledge an event.";
+    count acks "roomcast_acks_total" "Acknowledgements that came in time.";
+    count acks_ignored "roomcast_acks_ignored_total" "Acknowledgements too late, or not asked for.";
+    count acks_missing "roomcast_acks_missing_total" "Acknowledgements that did not come in time.";
+    count acks_dropped "roomcast_acks_dropped_total" "Acknowledgements left out of a receipt as it was too large.";
     count sends "roomcast_sends_total" "Sends completed by the kernel.";
     count sent_frames "roomcast_sent_frames_total" "Frames that left completely.";
     count sent_bytes "roomcast_sent_bytes_total" "Bytes accepted by the kernel for clients.";

@@ -1,17 +1,18 @@
 //! What a publisher said, in a form that every encoder can write without parsing it again. Knows no wire format.
 
-use super::ids::NamespaceId;
+use super::ids::{NamespaceId, NamespaceRef};
 
 /// An event's name and arguments. The arguments are kept as the JSON bytes that came in, so that a 64-bit id, `1.0` or
 /// the order of keys reaches the clients exactly as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The namespace whose sockets may get it.
+    /// The configured namespace; see [`Event::namespace_ref`].
     pub namespace: NamespaceId,
-    /// The name as JSON: a string with its quotes and escapes.
+    /// Where the instance's name ends in `text`; 0 if there is none.
+    instance_end: u16,
     name_end: u32,
     arg_count: u32,
-    /// `name_json` and then the arguments' JSON values, joined by commas, without brackets.
+    /// The namespace's instance, `name_json`, and then the arguments' JSON values, joined by commas, without brackets.
     text: Box<str>,
     /// Binary parts; an argument names part `n` as `{"_placeholder":true,"num":n}` (Socket.IO protocol 5, "binary
     /// event").
@@ -25,25 +26,38 @@ impl Event {
     /// # Panics
     /// If `name_json` is no quoted string, or `args_json` is empty while `arg_count` is not zero, or the reverse.
     #[must_use]
-    pub fn new(namespace: NamespaceId, name_json: &str, args_json: &str, arg_count: usize) -> Event {
+    pub fn new<'a>(
+        namespace: impl Into<NamespaceRef<'a>>,
+        name_json: &str,
+        args_json: &str,
+        arg_count: usize,
+    ) -> Event {
+        let NamespaceRef { id, instance } = namespace.into();
+        let instance = instance.unwrap_or_default();
         assert!(name_json.len() >= 2 && name_json.starts_with('"') && name_json.ends_with('"'), "name {name_json}");
         assert_eq!(args_json.is_empty(), arg_count == 0, "{arg_count} arguments in {args_json:?}");
-        let mut text = String::with_capacity(name_json.len() + args_json.len());
-        text.push_str(name_json);
-        text.push_str(args_json);
+        let text = [instance, name_json, args_json].concat();
         Event {
-            namespace,
-            name_end: u32::try_from(name_json.len()).expect("lines are shorter than 4 GB"),
+            namespace: id,
+            instance_end: u16::try_from(instance.len()).expect("namespaces' names are shorter than 64 KB"),
+            name_end: u32::try_from(instance.len() + name_json.len()).expect("lines are shorter than 4 GB"),
             arg_count: u32::try_from(arg_count).expect("lines are shorter than 4 GB"),
             text: text.into(),
             attachments: Vec::new(),
         }
     }
 
+    /// The namespace whose sockets may get it, with its instance.
+    #[must_use]
+    pub fn namespace_ref(&self) -> NamespaceRef<'_> {
+        let instance = &self.text[..usize::from(self.instance_end)];
+        NamespaceRef { id: self.namespace, instance: (!instance.is_empty()).then_some(instance) }
+    }
+
     /// The name as a JSON string, quotes included.
     #[must_use]
     pub fn name_json(&self) -> &str {
-        &self.text[..self.name_end as usize]
+        &self.text[usize::from(self.instance_end)..self.name_end as usize]
     }
 
     /// The arguments as JSON values joined by commas, without brackets; empty when there are none.
@@ -56,5 +70,23 @@ impl Event {
     #[must_use]
     pub fn arg_count(&self) -> usize {
         self.arg_count as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Every event under way is one: the instance's place costs nothing.
+    const _: () = assert!(size_of::<Event>() <= 56);
+
+    #[test]
+    fn an_event_knows_its_namespace_name_and_arguments() {
+        for instance in [None, Some("/workspace-7")] {
+            let namespace = NamespaceRef { id: NamespaceId(3), instance };
+            let event = Event::new(namespace, "\"x\"", "1,2", 2);
+            assert_eq!((event.namespace_ref(), event.namespace), (namespace, NamespaceId(3)));
+            assert_eq!((event.name_json(), event.args_json(), event.arg_count()), ("\"x\"", "1,2", 2));
+        }
     }
 }

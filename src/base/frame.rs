@@ -22,6 +22,15 @@ impl Encoding {
     /// How many there are.
     pub const COUNT: usize = Encoding::ALL.len();
 
+    /// True if whoever gets an event in this encoding can be asked to acknowledge it.
+    #[must_use]
+    pub fn can_acknowledge(self) -> bool {
+        match self {
+            Encoding::SocketIo => true,
+            Encoding::RawNested | Encoding::RawFlat => false,
+        }
+    }
+
     /// Position in per-encoding tables.
     #[must_use]
     pub fn index(self) -> usize {

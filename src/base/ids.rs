@@ -32,6 +32,23 @@ impl CoreId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NamespaceId(pub u16);
 
+/// A namespace that sockets can be in: the configured one, and for a configured pattern which of its names is meant.
+/// Two instances of one pattern share rules and nothing else. Nobody keeps a list of instances: one exists exactly as
+/// long as something names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamespaceRef<'a> {
+    /// The configured namespace.
+    pub id: NamespaceId,
+    /// The whole name, if a pattern matched it; `None` if the configured namespace has one name only.
+    pub instance: Option<&'a str>,
+}
+
+impl From<NamespaceId> for NamespaceRef<'_> {
+    fn from(id: NamespaceId) -> Self {
+        NamespaceRef { id, instance: None }
+    }
+}
+
 /// A slot of a core's table and the generation of its tenant: a reference that outlives the tenant resolves to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotRef {
@@ -79,7 +96,14 @@ impl fmt::Display for BadRoomName {
     }
 }
 
+/// Begins a room's text inside an instance, and ends the instance there. Neither rooms nor namespaces have control
+/// characters in their names, so that nobody can spell such a text.
+const INSTANCE_MARK: char = '\0';
+
 /// The name of a room inside its namespace. The empty name is the namespace's own room, which no publisher can spell.
+///
+/// Inside an instance of a pattern the text is `\0/workspace-7\0room`: with it hashes, owners and groups of two
+/// instances are apart. Only this type knows that; everybody else sees `room`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RoomName(Arc<str>);
 
@@ -107,23 +131,57 @@ impl RoomName {
         RoomName(Arc::from(""))
     }
 
-    /// The name's text.
+    /// The room of this name inside `instance`; the name itself where there is none.
+    ///
+    /// # Panics
+    /// If the name is inside an instance already.
+    #[must_use]
+    fn within(self, instance: Option<&str>) -> RoomName {
+        assert!(self.instance().is_none(), "{self:?} has its place");
+        let Some(instance) = instance else { return self };
+        debug_assert!(!instance.contains(INSTANCE_MARK), "{instance:?}");
+        let mut text = String::with_capacity(instance.len() + self.0.len() + 2);
+        text.push(INSTANCE_MARK);
+        text.push_str(instance);
+        text.push(INSTANCE_MARK);
+        text.push_str(&self.0);
+        RoomName(text.into())
+    }
+
+    /// The instance that the room is in, and the name there.
+    fn split(&self) -> (Option<&str>, &str) {
+        match self.0.strip_prefix(INSTANCE_MARK) {
+            None => (None, &self.0),
+            Some(rest) => {
+                let (instance, name) = rest.split_once(INSTANCE_MARK).expect("an instance has an end");
+                (Some(instance), name)
+            }
+        }
+    }
+
+    /// The name as publishers and rules spell it.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.split().1
+    }
+
+    /// The instance of a pattern that the room is in; see [`NamespaceRef::instance`].
+    #[must_use]
+    pub fn instance(&self) -> Option<&str> {
+        self.split().0
     }
 
     /// True for [`RoomName::whole_namespace`].
     #[must_use]
     pub fn is_whole_namespace(&self) -> bool {
-        self.0.is_empty()
+        self.as_str().is_empty()
     }
 }
 
 /// A room in its namespace, with the hash that decides its owner, computed once.
 #[derive(Clone, Debug)]
 pub struct RoomKey {
-    /// The room's name.
+    /// The room's name, inside the namespace's instance if it has any.
     pub name: RoomName,
     /// `hash(namespace, name)` under the process's [`Topology`].
     pub hash: u64,
@@ -165,10 +223,12 @@ impl Topology {
 
     /// The key of room `name` in `namespace`.
     #[must_use]
-    pub fn key(&self, namespace: NamespaceId, name: RoomName) -> RoomKey {
+    pub fn key<'a>(&self, namespace: impl Into<NamespaceRef<'a>>, name: RoomName) -> RoomKey {
+        let NamespaceRef { id: namespace, instance } = namespace.into();
+        let name = name.within(instance);
         let mut hasher = self.hasher;
         hasher.write_u16(namespace.0);
-        hasher.write(name.as_str().as_bytes());
+        hasher.write(name.0.as_bytes());
         let hash = hasher.finish();
         RoomKey { name, hash, namespace }
     }
@@ -315,6 +375,26 @@ mod tests {
             let key = topology.key(NamespaceId(0), RoomName::new(&sid, 200).unwrap());
             assert_eq!(topology.owner(&key), CoreId::new(core));
         }
+    }
+
+    #[test]
+    fn rooms_of_two_instances_are_apart_and_look_alike() {
+        let topology = Topology::new(3, 1);
+        let key = |instance, name: RoomName| topology.key(NamespaceRef { id: NamespaceId(4), instance }, name);
+        let room = || RoomName::new("room", 200).unwrap();
+        let keys: Vec<RoomKey> = [None, Some("/w-7"), Some("/w-70"), Some("/w")]
+            .into_iter()
+            .flat_map(|instance| [key(instance, room()), key(instance, RoomName::whole_namespace())])
+            .collect();
+        for (at, one) in keys.iter().enumerate() {
+            assert_eq!(keys.iter().position(|other| other == one), Some(at));
+            assert_eq!(keys.iter().position(|other| other.hash == one.hash), Some(at), "{one:?}");
+            assert_eq!((one.name.as_str(), one.name.is_whole_namespace()), [("room", false), ("", true)][at % 2]);
+            assert_eq!(one.name.instance(), [None, Some("/w-7"), Some("/w-70"), Some("/w")][at / 2]);
+        }
+        let sid = SocketId::new(CoreId::new(2), 5, [9; 9]).to_string();
+        let own = key(Some("/w-7"), RoomName::new(&sid, 200).unwrap());
+        assert_eq!(topology.owner(&own), CoreId::new(2), "a socket's own room is where the socket is");
     }
 
     #[test]

@@ -74,6 +74,9 @@ pub(super) struct Publish {
     /// Reach the whole namespace; ROOM is left out then
     #[arg(long)]
     pub(super) all: bool,
+    /// Ask the clients that get the event to acknowledge it, wait for them so long, and print their answers
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) ack_timeout_ms: Option<u64>,
     /// A room ("" for the whole namespace), the event's name, and its data as JSON
     #[arg(num_args = 2..=3, required = true, allow_negative_numbers = true, value_names = ["ROOM", "EVENT", "JSON"])]
     words: Vec<String>,
@@ -180,6 +183,8 @@ mod tests {
             ("pub room event", "ROOM EVENT JSON"),
             ("pub --all room event {}", "--all stands for the room"),
             ("pub one", "values"),
+            ("pub --ack-timeout-ms 0 r e 1", "0"),
+            ("pub --ack-timeout-ms 1s r e 1", "1s"),
             ("tail", "ROOM"),
         ] {
             let error = read(line).expect_err(line);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::say;
 use crate::config::{Config, EndpointKind, EndpointShape, NUMBERS};
-use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, RulesSource};
+use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, RulesSource, UnknownEvents};
 
 /// Prints what the config in `file` means.
 ///
@@ -87,24 +87,28 @@ fn endpoints(config: &Config, text: &mut String) {
 }
 
 fn namespace(rules: &RulesSource, text: &mut String) {
-    let _ = writeln!(text, "\nnamespace {}", rules.name);
+    let _ = match &rules.pattern {
+        None => writeln!(text, "\nnamespace {}", rules.title()),
+        Some(pattern) => writeln!(text, "\nevery namespace whose name matches {pattern} as a whole"),
+    };
     if rules.connect.is_empty() {
         text.push_str("  Every client may connect.\n");
     }
     for rule in &rules.connect {
         let rule = rule.clone();
-        let (when, allow, set) = (rule.when, rule.allow, rule.set);
+        let (when, allow, error, set) = (rule.when, rule.allow, rule.error, rule.set);
         let (leave, join, reply) = (rule.leave, rule.join, rule.reply);
-        let rule = EventRule { when, allow, set, leave, join, reply, ..EventRule::default() };
+        let rule = EventRule { when, allow, error, set, leave, join, reply, ..EventRule::default() };
         sentence("A client that connects", "may", &rule, text);
     }
     for rule in &rules.on {
         sentence(&format!("A client that says {:?}", rule.event), "is heard", rule, text);
     }
-    text.push_str(if rules.on.is_empty() {
-        "  Whatever clients say is refused: there is no [[namespace.on]].\n"
-    } else {
-        "  Whatever else clients say is refused.\n"
+    text.push_str(match (rules.on.is_empty(), rules.unknown_events) {
+        (true, UnknownEvents::Error) => "  Whatever clients say is refused: there is no [[namespace.on]].\n",
+        (true, UnknownEvents::Ignore) => "  Whatever clients say is ignored: there is no [[namespace.on]].\n",
+        (false, UnknownEvents::Error) => "  Whatever else clients say is refused.\n",
+        (false, UnknownEvents::Ignore) => "  Whatever else clients say is ignored.\n",
     });
 }
 
@@ -119,10 +123,11 @@ fn sentence(subject: &str, plain: &str, rule: &EventRule, text: &mut String) {
         }
     }
     let mut parts = Vec::new();
+    let words = rule.error.as_ref().map_or_else(String::new, |error| format!(" with the words {:?}", error.message));
     match &rule.allow {
         None | Some(Condition::Fixed(true)) => {}
-        Some(Condition::Fixed(false)) => parts.push("is refused".to_owned()),
-        Some(Condition::Expression(allow)) => parts.push(format!("is refused unless {}", one_line(allow))),
+        Some(Condition::Fixed(false)) => parts.push(format!("is refused{words}")),
+        Some(Condition::Expression(allow)) => parts.push(format!("is refused{words} unless {}", one_line(allow))),
     }
     let names: Vec<&str> = rule.set.keys().map(String::as_str).collect();
     for (verb, rooms) in [("leaves", &rule.leave), ("joins", &rule.join)] {
@@ -176,6 +181,7 @@ mod tests {
         assert_eq!(
             explained(&Config::development()),
             r#"clients     127.0.0.1:3000, on all cores
+pages       of http://localhost:*, http://127.0.0.1:*
 publishers  127.0.0.1:3100
 operators   127.0.0.1:3200
 log         info, auto
@@ -234,6 +240,10 @@ All limits have their defaults.
             [[namespace.on]]
             event = "no"
             allow = false
+            error = { message = "never", data = 1 }
+            [[namespace]]
+            pattern = "/w-[0-9]+"
+            unknown_events = "ignore"
         "#;
         assert_eq!(
             explained(&Config::parse(text, "f").unwrap()),
@@ -262,8 +272,12 @@ namespace /a
   A client that says "ping":
     is heard.
   A client that says "no":
-    is refused.
+    is refused with the words "never".
   Whatever else clients say is refused.
+
+every namespace whose name matches /w-[0-9]+ as a whole
+  Every client may connect.
+  Whatever clients say is ignored: there is no [[namespace.on]].
 
 Not the default:
   server.cores = 2 (default 0)

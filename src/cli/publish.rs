@@ -25,9 +25,9 @@ pub(super) fn run(
     let mut scratch = json::Scratch::default();
     if publish.json() != "-" {
         check_json(publish.json().as_bytes(), &mut scratch)?;
-        return Connection::open(&publish.ingest)?.publish(publish, publish.json(), out).map(|_| ());
+        return Connection::open(publish)?.publish(publish, publish.json(), out).map(|_| ());
     }
-    let mut connection = Connection::open(&publish.ingest)?;
+    let mut connection = Connection::open(publish)?;
     let (mut line, mut number, mut failed) = (Vec::new(), 0u64, 0u64);
     while read_line(input, &mut line)? {
         number += 1;
@@ -71,14 +71,20 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(address: &str) -> Result<Connection, String> {
-        let stream = connect(address).map_err(|error| {
+    fn open(publish: &Publish) -> Result<Connection, String> {
+        let address = &publish.ingest;
+        let connected = connect(address).and_then(|stream| {
+            // The receipt comes when the clients' time is over, at the latest.
+            let patience = PATIENCE + Duration::from_millis(publish.ack_timeout_ms.unwrap_or(0));
+            stream.set_read_timeout(Some(patience)).map(|()| stream)
+        });
+        let stream = connected.map_err(|error| {
             format!(
                 "cannot reach publishers' port {address}: {error}; is `roomcast serve` running? It says at its start \
                  which ports it has; name its ingest port with --ingest"
             )
         })?;
-        Ok(Connection { address: address.to_owned(), stream: BufReader::new(stream), broken: false, sent: 0 })
+        Ok(Connection { address: address.clone(), stream: BufReader::new(stream), broken: false, sent: 0 })
     }
 
     /// Sends one event and says what became of it; false when nobody reads `out` any more.
@@ -140,6 +146,9 @@ fn event_line(id: u64, publish: &Publish, data: &str) -> String {
     line.push_str(",\"data\":");
     // In valid JSON a line break is space between values: in a string it would be escaped.
     line.push_str(&data.replace(['\n', '\r'], " "));
+    if let Some(timeout_ms) = publish.ack_timeout_ms {
+        line.push_str(&format!(",\"ack\":{{\"timeout_ms\":{timeout_ms}}}"));
+    }
     line.push_str("}\n");
     line
 }
@@ -148,7 +157,11 @@ fn event_line(id: u64, publish: &Publish, data: &str) -> String {
 fn read_receipt(answer: &str) -> Option<Result<String, String>> {
     let answer = json::validate(answer.as_bytes(), &mut json::Scratch::default()).ok()?;
     match json::get(answer, "ok")? {
-        "true" => Some(Ok(format!("ok offset {}", json::get(answer, "offset")?))),
+        "true" => {
+            let offset = json::get(answer, "offset")?;
+            let ack = json::get(answer, "ack").map(|ack| format!(" ack {ack}")).unwrap_or_default();
+            Some(Ok(format!("ok offset {offset}{ack}")))
+        }
         "false" => Some(Err(json::unescape(json::get(answer, "error")?)?.into_owned())),
         _ => None,
     }
@@ -208,8 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn clients_answers_are_printed() {
+        let ack = r#"{"asked":2,"answers":[{"sid":"AAAAAAAAAAAAAAAAAAAA","args":[1,"two"]}],"missing":1}"#;
+        let answer = move |id, _: &str| format!("{{\"id\":{id},\"ok\":true,\"offset\":17,\"ack\":{ack}}}\n");
+        let (lines, out, _, result) = against(&["--ack-timeout-ms", "2000", "r", "e", "1"], "", answer);
+        assert_eq!(lines, [r#"{"id":1,"ns":"/","room":"r","event":"e","data":1,"ack":{"timeout_ms":2000}}"#]);
+        assert_eq!((out, result), (format!("ok offset 17 ack {ack}\n"), Ok(())));
+    }
+
+    #[test]
     fn the_lines_that_it_sends_are_understood() {
-        let (lines, ..) = against(&["r", "e", "-"], "1\n \n\"x\"\r\n{}", receipt);
+        let words = ["--ack-timeout-ms", "1", "r", "e", "-"];
+        let (lines, ..) = against(&words, "1\n \n\"x\"\r\n{}", receipt);
         assert_eq!(lines.len(), 3);
         for line in lines {
             crate::proto::line::Parser::new().parse(line.as_bytes(), &Default::default()).unwrap();
@@ -242,7 +265,9 @@ mod tests {
         assert!(against(&["r", "e", "-"], "1\n2\n", http).3.unwrap_err().starts_with("line 1: ADDR is not"));
         // A port that was free a moment ago.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let error = Connection::open(&address).err().unwrap();
+        let words = ["roomcast", "pub", "--ingest", &address, "r", "e", "1"].map(Into::into);
+        let Command::Pub(publish) = Arguments::read(words).unwrap().command else { panic!() };
+        let error = Connection::open(&publish).err().unwrap();
         assert!(error.starts_with(&format!("cannot reach publishers' port {address}: Connection refused")), "{error}");
         assert!(error.contains("is `roomcast serve` running?"), "{error}");
     }

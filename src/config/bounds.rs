@@ -43,7 +43,7 @@ const fn number(key: &'static str, min: u64, max: u64, get: fn(&Config) -> u64) 
 }
 
 /// All of them, in the order of the reference.
-pub(crate) const NUMBERS: [Number; 22] = [
+pub(crate) const NUMBERS: [Number; 26] = [
     // 0 stands for all; more do not fit into socket ids.
     number("server.cores", 0, CORES_MAX as u64, |c| c.server.cores as u64),
     // 0 closes at once. Service managers kill long before an hour is over.
@@ -55,15 +55,26 @@ pub(crate) const NUMBERS: [Number; 22] = [
     number("ingest.receipt_bytes_max", 4 * KIB, 64 * MIB, |c| c.ingest.receipt_bytes_max as u64),
     // Each room is a message to its owner: a line must not keep a core for long.
     number("ingest.rooms_per_line_max", 1, 100_000, |c| c.ingest.rooms_per_line_max as u64),
+    // Who was asked is remembered for as long.
+    number("ingest.ack_timeout_ms_max", 1, HOUR_MS, |c| c.ingest.ack_timeout_ms_max),
     MESSAGE_BYTES_MAX,
+    // A message of the largest size must fit with its text. A client that never sends the last attachment holds as
+    // much.
+    number("limits.packet_bytes_max", MESSAGE_BYTES_SMALLEST, 16 * MESSAGE_BYTES_LARGEST, |c| {
+        c.limits.packet_bytes_max as u64
+    }),
     // 0 refuses binary. Each attachment is a message of its own that is kept until the last one is there.
-    number("limits.attachments_max", 0, 1000, |c| c.limits.attachments_max as u64),
+    number("limits.attachments_max", 0, 10_000, |c| c.limits.attachments_max as u64),
     // Below 1 KiB a browser's own headers do not fit; above 64 KiB a head is an attack.
     number("limits.http_head_bytes_max", KIB, 64 * KIB, |c| c.limits.http_head_bytes_max as u64),
     number("limits.handshake_ms_max", SHORTEST_MS, 10 * 60_000, |c| c.limits.handshake_ms_max),
     // A message of the largest size over a slow line takes minutes; who takes an hour for a body is not sending one.
     number("limits.request_body_ms_max", SHORTEST_MS, HOUR_MS, |c| c.limits.request_body_ms_max),
     number("limits.keep_alive_ms", SHORTEST_MS, HOUR_MS, |c| c.limits.keep_alive_ms),
+    // A packet is compared with each of the client's namespaces.
+    number("limits.namespaces_per_client_max", 1, 1024, |c| c.limits.namespaces_per_client_max as u64),
+    // It stands in the name of every room of the namespace.
+    number("limits.namespace_bytes_max", 1, 4 * KIB, |c| c.limits.namespace_bytes_max as u64),
     // Without a room there is nothing to serve; a socket that goes leaves all of them in one turn.
     number("limits.rooms_per_socket_max", 1, 100_000, |c| c.limits.rooms_per_socket_max as u64),
     // A socket's own room has a name of 20 bytes, which publishers must be able to say.

@@ -7,6 +7,7 @@ use crate::base::ids::NamespaceId;
 use crate::net;
 use crate::proto::raw::Shape;
 use crate::session::Kind;
+use crate::session::namespace::NamePattern;
 use crate::session::rules::{PathStep, RulesSource};
 
 /// Endpoints that one config may have: each request compares its path with all of them.
@@ -98,7 +99,7 @@ impl Endpoint {
             EndpointKind::EngineIoEcho => Kind::EngineIoEcho,
             EndpointKind::WebSocketEcho => Kind::WebSocketEcho,
             EndpointKind::Raw => {
-                let index = namespaces.iter().position(|n| n.name == self.namespace());
+                let index = namespaces.iter().position(|n| n.name.as_deref() == Some(self.namespace()));
                 let namespace = NamespaceId(index.expect("endpoints were checked") as u16);
                 let shape = match self.shape() {
                     EndpointShape::Nested => Shape::Nested,
@@ -148,8 +149,14 @@ pub(super) fn check(
             if endpoint.shape.is_some() {
                 return wrong("shape", "only for kind = \"raw\"; remove the key".to_owned());
             }
-        } else if !namespaces.iter().any(|n| n.name == endpoint.namespace()) {
-            let known: Vec<&str> = namespaces.iter().map(|n| n.name.as_str()).collect();
+        } else if !namespaces.iter().any(|n| n.name.as_deref() == Some(endpoint.namespace())) {
+            let patterns = namespaces.iter().filter_map(|n| NamePattern::compile(n.pattern.as_deref()?).ok());
+            if patterns.into_iter().any(|pattern| pattern.is_match(endpoint.namespace())) {
+                let message = "plain WebSockets cannot be in a namespace that a pattern names; add a [[namespace]] \
+                    with this name";
+                return wrong("namespace", message.to_owned());
+            }
+            let known: Vec<&str> = namespaces.iter().filter_map(|n| n.name.as_deref()).collect();
             let message = format!(
                 "there is no such namespace; add a [[namespace]] of this name, or use one of {}",
                 known.join(", ")

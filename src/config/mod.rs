@@ -21,6 +21,7 @@ pub use endpoints::{Endpoint, EndpointKind, EndpointShape};
 use crate::ingest::publisher;
 use crate::proto::cors;
 use crate::proto::forwarded::TrustedProxies;
+use crate::session::namespace::{NamePattern, NamespaceName, is_namespace_name};
 use crate::session::rules::{NamespaceRules, PathStep, RuleError, RulesSource};
 use crate::session::{HeartbeatOptions, LimitOptions};
 use crate::{mesh, net, room, shard};
@@ -121,6 +122,8 @@ pub struct Ingest {
     pub receipt_bytes_max: usize,
     /// Names in one line.
     pub rooms_per_line_max: usize,
+    /// How long a line may wait for clients' acknowledgements.
+    pub ack_timeout_ms_max: u64,
     /// True: publishers may come from elsewhere although they are not authenticated.
     pub public: bool,
 }
@@ -141,6 +144,8 @@ pub struct Ops {
 pub struct Limits {
     /// Largest message from a client.
     pub message_bytes_max: usize,
+    /// One Socket.IO packet with all its attachments, which are messages each.
+    pub packet_bytes_max: usize,
     /// Binary attachments of one Socket.IO packet.
     pub attachments_max: usize,
     /// Longest HTTP request head.
@@ -151,6 +156,10 @@ pub struct Limits {
     pub request_body_ms_max: u64,
     /// An HTTP connection without a request for this long is closed.
     pub keep_alive_ms: u64,
+    /// Namespaces of one client.
+    pub namespaces_per_client_max: usize,
+    /// Length of a namespace's name that a pattern may match.
+    pub namespace_bytes_max: usize,
     /// Rooms of one socket.
     pub rooms_per_socket_max: usize,
     /// Length of a room's name.
@@ -232,6 +241,7 @@ impl Default for Ingest {
             line_bytes_max: 1 << 20,
             receipt_bytes_max: 1 << 20,
             rooms_per_line_max: 1024,
+            ack_timeout_ms_max: 60_000,
             public: false,
         }
     }
@@ -247,11 +257,14 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             message_bytes_max: 1_000_000,
-            attachments_max: 10,
+            packet_bytes_max: 11_000_000,
+            attachments_max: 1000,
             http_head_bytes_max: 8192,
             handshake_ms_max: 10_000,
             request_body_ms_max: 30_000,
             keep_alive_ms: 75_000,
+            namespaces_per_client_max: 128,
+            namespace_bytes_max: 200,
             rooms_per_socket_max: 128,
             room_name_bytes_max: 200,
             outbox_bytes_max: 1 << 20,
@@ -457,8 +470,10 @@ impl Config {
                 upgrade_timeout_ms: self.heartbeat.upgrade_timeout_ms,
             },
             limits: LimitOptions {
-                message_bytes_max: self.limits.message_bytes_max,
+                packet_bytes_max: self.limits.packet_bytes_max,
                 attachments_max: self.limits.attachments_max,
+                namespaces_per_session_max: self.limits.namespaces_per_client_max,
+                namespace_bytes_max: self.limits.namespace_bytes_max,
                 rooms_per_socket_max: self.limits.rooms_per_socket_max,
                 room_name_bytes_max: self.limits.room_name_bytes_max,
                 outbox_bytes_max: self.limits.outbox_bytes_max,
@@ -476,6 +491,7 @@ impl Config {
             receipt_bytes_max: self.ingest.receipt_bytes_max,
             rooms_per_line_max: self.ingest.rooms_per_line_max,
             room_name_bytes_max: self.limits.room_name_bytes_max,
+            ack_timeout_ms_max: self.ingest.ack_timeout_ms_max,
         }
     }
 
@@ -488,14 +504,22 @@ impl Config {
         mesh::Options { slots: if self.mesh.ring_slots == 0 { chosen } else { self.mesh.ring_slots } }
     }
 
-    /// Compiles the namespaces' rules, once for each core; in the order of their ids, `/` first.
+    /// Compiles the namespaces' patterns and rules, once for each core; in the order of their ids, `/` first.
     ///
     /// # Errors
-    /// The first rule that does not compile: never after [`Config::parse`] has succeeded.
+    /// The first pattern or rule that does not compile: never after [`Config::parse`] has succeeded.
     pub fn namespaces(&self) -> Result<Vec<shard::Namespace>, RuleError> {
         let compile = |source: &RulesSource| {
             let rules = NamespaceRules::compile(source)?;
-            Ok(shard::Namespace { name: source.name.as_str().into(), rules })
+            let name = match &source.pattern {
+                Some(pattern) => NamePattern::compile(pattern).map(NamespaceName::Pattern).map_err(|error| {
+                    let key = vec![PathStep::Key("pattern".to_owned())];
+                    let (text, message) = (pattern.as_str().into(), error.message.into());
+                    RuleError { namespace: source.title().into(), event: None, key, text, at: error.at, message }
+                })?,
+                None => NamespaceName::from(source.title()),
+            };
+            Ok(shard::Namespace { name, rules })
         };
         self.namespaces.iter().map(compile).collect()
     }
@@ -507,7 +531,7 @@ impl Config {
             let flat = |e: &Endpoint| e.kind == EndpointKind::Raw && e.shape() == EndpointShape::Flat;
             self.endpoints.iter().any(|endpoint| flat(endpoint) && endpoint.namespace() == name)
         };
-        self.namespaces.iter().map(|namespace| is_flat(&namespace.name)).collect()
+        self.namespaces.iter().map(|namespace| namespace.name.as_deref().is_some_and(is_flat)).collect()
     }
 }
 
@@ -568,17 +592,37 @@ fn compile_proxies(document: &Document, server: &Server) -> Result<TrustedProxie
 
 fn check_namespaces(document: &Document, namespaces: &[RulesSource]) -> Result<(), ConfigError> {
     for (index, namespace) in namespaces.iter().enumerate() {
-        let name = namespace.name.as_str();
-        let wrong = |message: String| Err(document.wrong_value(&namespace_path(index, "name"), message));
-        // A comma and a question mark end the namespace in a Socket.IO packet.
-        if !name.starts_with('/') || name.contains(|c: char| c.is_control() || matches!(c, ',' | '?')) {
-            return wrong("must begin with / and contain no comma and no ?, as in \"/seats\"".to_owned());
-        }
-        if let Some(first) = namespaces[..index].iter().position(|n| n.name == name) {
-            return wrong(format!("namespace[{first}] has this name already; put all rules of a namespace together"));
+        let wrong = |key: &str, message: String| Err(document.wrong_value(&namespace_path(index, key), message));
+        let table = [PathStep::Key("namespace".to_owned()), PathStep::Index(index)];
+        let key = match (&namespace.name, &namespace.pattern) {
+            (None, None) => {
+                let message = "needs a name, as in name = \"/seats\", or a pattern, as in \
+                    pattern = \"^/workspace-[a-z0-9]+$\"";
+                return Err(document.wrong_value(&table, message));
+            }
+            (Some(_), Some(_)) => {
+                return wrong("pattern", "has a name too; a namespace has either a name or a pattern".to_owned());
+            }
+            (Some(name), None) if !is_namespace_name(name) => {
+                let message = "must begin with / and contain no comma and no ?, as in \"/seats\"";
+                return wrong("name", message.to_owned());
+            }
+            (Some(_), None) => "name",
+            (None, Some(pattern)) => {
+                if let Err(error) = NamePattern::compile(pattern) {
+                    let path = namespace_path(index, "pattern");
+                    return Err(document.wrong_string(&path, pattern, error.at, error.message));
+                }
+                "pattern"
+            }
+        };
+        let same = |other: &RulesSource| other.name == namespace.name && other.pattern == namespace.pattern;
+        if let Some(first) = namespaces[..index].iter().position(same) {
+            let message = format!("namespace[{first}] has this {key} already; put all rules of a namespace together");
+            return wrong(key, message);
         }
         if index >= NAMESPACES_MAX {
-            return wrong(format!("there are more than {NAMESPACES_MAX} namespaces"));
+            return wrong(key, format!("there are more than {NAMESPACES_MAX} namespaces"));
         }
     }
     Ok(())
@@ -594,9 +638,9 @@ fn rule_error(document: &Document, index: usize, error: RuleError) -> ConfigErro
 
 /// Clients may always be in `/`; its id is 0.
 fn with_main_first(mut namespaces: Vec<RulesSource>) -> Vec<RulesSource> {
-    let main = match namespaces.iter().position(|namespace| namespace.name == "/") {
+    let main = match namespaces.iter().position(|namespace| namespace.name.as_deref() == Some("/")) {
         Some(index) => namespaces.remove(index),
-        None => RulesSource { name: "/".to_owned(), ..RulesSource::default() },
+        None => RulesSource { name: Some("/".to_owned()), ..RulesSource::default() },
     };
     namespaces.insert(0, main);
     namespaces
@@ -628,7 +672,10 @@ mod tests {
                 "1:31: limits.outbox_bytes_max = 99999999999999999999999999999999999999999: \
                  must be between 4096 and 1073741824",
             ),
-            ("[limits]\nattachments_max = 0x1000", "2:19: limits.attachments_max = 0x1000: must be between 0 and 1000"),
+            (
+                "[limits]\nattachments_max = 0x10000",
+                "2:19: limits.attachments_max = 0x10000: must be between 0 and 10000",
+            ),
             ("[mesh]\nring_slots = 3", "2:14: mesh.ring_slots = 3: must be 0 or between 16 and 65536"),
             (
                 "[rooms]\nidle_ms = \"60s\"",
@@ -745,7 +792,43 @@ mod tests {
                 "[[namespace]]\nname = \"seats\"",
                 "2:8: namespace[0].name = \"seats\": must begin with / and contain no comma and no ?, as in \"/seats\"",
             ),
-            ("[[namespace]]\non = []", "1:1: namespace[0]: the key name is missing"),
+            (
+                "[[namespace]]\non = []",
+                "1:1: namespace[0]: needs a name, as in name = \"/seats\", or a pattern, as in \
+                 pattern = \"^/workspace-[a-z0-9]+$\"",
+            ),
+            (
+                "[[namespace]]\nname = \"/a\"\npattern = \"/b+\"",
+                "3:11: namespace[0].pattern = \"/b+\": has a name too; a namespace has either a name or a pattern",
+            ),
+            ("[[namespace]]\npattern = \"^/(a$\"", "2:14: namespace[0].pattern = \"^/(a$\": unclosed group"),
+            (
+                "[[namespace]]\npattern = '/a|b'",
+                "2:12: namespace[0].pattern = '/a|b': must match only names that begin with /, as in \
+                 \"^/workspace-[a-z0-9]+$\"",
+            ),
+            (
+                "[[namespace]]\npattern = \"/a+\"\n[[namespace]]\npattern = \"/a+\"",
+                "4:11: namespace[1].pattern = \"/a+\": namespace[0] has this pattern already; put all rules of a \
+                 namespace together",
+            ),
+            (
+                "[[namespace]]\npattern = \"/a+\"\n[[namespace.on]]\nevent = \"x\"\njoin = [\"{foo}\"]",
+                "5:11: namespace[0].on[0].join[0] = \"{foo}\": unknown variable foo (namespace \"/a+\", event \"x\")",
+            ),
+            (
+                "[[namespace]]\nname = \"/\"\nunknown_events = \"drop\"",
+                "3:18: namespace[0].unknown_events = \"drop\": must be \"error\" or \"ignore\"",
+            ),
+            (
+                "[[namespace]]\nname = \"/\"\n[[namespace.connect]]\nerror = { message = \"{a}\" }",
+                "4:23: namespace[0].connect[0].error.message = \"{a}\": unknown variable a (namespace \"/\")",
+            ),
+            (
+                "[[endpoint]]\nkind = \"raw\"\nnamespace = \"/w-7\"\n[[namespace]]\npattern = \"/w-[0-9]\"",
+                "3:13: endpoint[0].namespace = \"/w-7\": plain WebSockets cannot be in a namespace that a pattern \
+                 names; add a [[namespace]] with this name",
+            ),
             (
                 "[[namespace]]\nname = \"/a\"\n[[namespace]]\nname = \"/a\"",
                 "4:8: namespace[1].name = \"/a\": namespace[0] has this name already; put all rules of a \
@@ -811,7 +894,10 @@ mod tests {
 
     #[test]
     fn the_reference_shows_every_setting_with_its_default() {
-        let (reference, defaults) = (Config::development(), Config::parse("", "f.toml").unwrap());
+        let (reference, mut defaults) = (Config::development(), Config::parse("", "f.toml").unwrap());
+        // Whoever tries roomcast has a page on a port of the same machine.
+        assert_eq!(defaults.cors.origins, [""; 0]);
+        defaults.cors.origins = reference.cors.origins.clone();
         assert_eq!(format!("{:?}", settings(&reference)), format!("{:?}", settings(&defaults)));
         assert_eq!(reference.net_options().endpoints, defaults.net_options().endpoints);
         // Not by being left out: the text names every key there is, as the error for an unknown one lists them.
@@ -845,7 +931,8 @@ mod tests {
             if path.extension().is_some_and(|extension| extension == "toml") {
                 let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
                 config.check_exposure().unwrap();
-                assert_eq!(config.namespaces().unwrap()[0].name.as_ref(), "/");
+                assert_eq!(config.rules()[0].title(), "/");
+                config.namespaces().unwrap();
                 count += 1;
             }
         }
@@ -893,8 +980,8 @@ mod tests {
             name = "/"
         "#;
         let config = Config::parse(text, "f.toml").unwrap();
-        let names: Vec<_> = config.namespaces().unwrap().into_iter().map(|namespace| namespace.name).collect();
-        assert_eq!(names, ["/".into(), "/a".into(), Box::<str>::from("/b")]);
+        let names: Vec<_> = config.rules().iter().map(RulesSource::title).collect();
+        assert_eq!(names, ["/", "/a", "/b"]);
         assert_eq!(config.flat_namespaces(), [false, false, true]);
         let net = config.net_options();
         assert_eq!((net.drain_ms_max, net.outbox_bytes_max, net.endpoints.len()), (7, 5000, 4));
@@ -937,7 +1024,8 @@ mod tests {
             let incoming = raw::decode(text, raw::Shape::Nested, &mut json::Scratch::default()).unwrap();
             let (namespace, sid, ip, args) = ("/", "s", "::1", &*incoming.args);
             let (auth_json, claims_json, query) = ("null", "null", &[]);
-            let facts = Facts { namespace, sid, ip, query, auth_json, claims_json, state: &state, args };
+            let captures = &[];
+            let facts = Facts { namespace, captures, sid, ip, query, auth_json, claims_json, state: &state, args };
             namespaces[0].rules.on_event(&incoming.name, &facts)
         };
         let joined = |outcome: &Outcome| {

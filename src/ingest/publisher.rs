@@ -1,31 +1,43 @@
-//! One publisher's connection: lines in, receipts out, both with backpressure. Knows the shard, not the socket.
+//! One publisher's connection: lines in, receipts out, both with backpressure. Receipts come in the lines' order, but
+//! those that wait for clients' acknowledgements come when these are in. Knows the shard, not the socket.
 
 use crate::base::counters;
 use crate::base::event::Event;
-use crate::base::ids::{NamespaceId, Offset, RoomName, SlotRef};
-use crate::proto::line::{self, Emit, Line, LineError, OpKind, Parser, Receipt, Request};
+use crate::base::ids::{NamespaceRef, Offset, RoomName, SlotRef};
+use crate::proto::line::{self, Acks, Emit, Line, LineError, OpKind, Parser, Receipt, Request};
 use crate::proto::raw;
 use crate::shard::messages::ReceiptTo;
-use crate::shard::{self, NamedOperation, Shard};
+use crate::shard::{self, AskOptions, NamedOperation, Shard};
 use smallvec::{SmallVec, smallvec};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 /// Bounds of publishers' connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Longest line, without its ending. A longer one is skipped and answered with an error.
     pub line_bytes_max: usize,
-    /// Receipts that may wait for the publisher to read them, in bytes; beyond, its lines wait.
+    /// Receipts that may wait for the publisher to read them, in bytes; beyond, its lines wait. Also what one line's
+    /// receipt may hold of clients' answers.
     pub receipt_bytes_max: usize,
     /// Rooms and exceptions that one line may name.
     pub rooms_per_line_max: usize,
     /// Length of a room's name.
     pub room_name_bytes_max: usize,
+    /// How long a line may wait for clients' acknowledgements.
+    pub ack_timeout_ms_max: u64,
 }
 
 /// Lines without an answer yet; beyond, the publisher's next lines wait. An answer takes one trip between cores, so
 /// that this many keep any publisher busy.
 const UNANSWERED_MAX: usize = 16_384;
+
+/// Lines of one publisher that wait for acknowledgements; a further one is refused. It cannot wait, as all lines behind
+/// it would have to wait with it, for clients that may never answer.
+const ASKS_MAX: usize = 1024;
+
+/// Set in the tickets of lines that wait for acknowledgements. They stand apart from the others, whose order they would
+/// hold up.
+const APART: u64 = 1 << 63;
 
 /// What several publishers of one core share.
 #[derive(Debug)]
@@ -44,6 +56,7 @@ impl Desk {
         let limits = line::Limits {
             room_name_bytes_max: options.room_name_bytes_max,
             rooms_max: options.rooms_per_line_max,
+            ack_timeout_ms_max: options.ack_timeout_ms_max,
             ..line::Limits::default()
         };
         Desk { options, parser: Parser::default(), limits, flat }
@@ -68,6 +81,10 @@ pub struct Publisher {
     unanswered: VecDeque<Answer>,
     /// The ticket of the first of `unanswered`.
     first_ticket: u64,
+    /// Lines that wait for acknowledgements, by ticket. Each is answered when it has all, whatever came before it.
+    asking: HashMap<u64, Asking>,
+    /// Counts `asking`, for the tickets.
+    asks: u64,
     /// The operation that must be done before the next line is handled.
     barrier: Option<u64>,
     /// Answers to be sent.
@@ -82,9 +99,27 @@ struct Answer {
     content: Content,
 }
 
+/// A line that wants to know what clients answer.
+#[derive(Debug)]
+struct Asking {
+    id: Box<str>,
+    places: Places,
+    /// Set once nobody is waited for any more.
+    acks: Option<Box<Acks>>,
+}
+
+/// An event's places in the orders of its rooms, as far as they are known.
+#[derive(Debug)]
+struct Places {
+    /// None for the whole namespace.
+    rooms: SmallVec<[RoomName; 1]>,
+    offsets: SmallVec<[Option<Offset>; 1]>,
+    missing: u32,
+}
+
 #[derive(Debug)]
 enum Content {
-    Offsets { rooms: SmallVec<[RoomName; 1]>, offsets: SmallVec<[Option<Offset>; 1]>, missing: u32 },
+    Offsets(Places),
     Operation { cores_missing: usize, sockets: u32, refused: u32 },
     Error(Box<str>),
 }
@@ -174,13 +209,22 @@ impl Publisher {
 
     /// An event of this publisher has its place in one of its rooms.
     pub fn receipt(&mut self, to: ReceiptTo, room: u32, offset: Offset) {
+        if to.ticket & APART != 0 {
+            let asking = self.asking.get_mut(&to.ticket).expect("it waits for its places");
+            asking.places.take(room, offset);
+            return self.settle_ask(to.ticket);
+        }
         let answer = self.answer(to);
-        let Content::Offsets { offsets, missing, .. } = &mut answer.content else {
-            unreachable!("owners give receipts for events")
-        };
-        assert!(offsets[room as usize].replace(offset).is_none(), "one receipt for each room");
-        *missing -= 1;
+        let Content::Offsets(places) = &mut answer.content else { unreachable!("owners give receipts for events") };
+        places.take(room, offset);
         self.settle();
+    }
+
+    /// Clients have acknowledged an event of this publisher, or their time is over.
+    pub fn acknowledged(&mut self, to: ReceiptTo, acks: Box<Acks>) {
+        let asking = self.asking.get_mut(&to.ticket).expect("a line that asked waits for it");
+        assert!(asking.acks.replace(acks).is_none(), "an ask ends once");
+        self.settle_ask(to.ticket);
     }
 
     /// One core has applied an operation of this publisher.
@@ -230,7 +274,7 @@ impl Publisher {
                         self.skip(desk, shard);
                         return (buffer.len(), Progress::Hungry);
                     }
-                    let done = self.ended && self.unanswered.is_empty();
+                    let done = self.ended && self.unanswered.is_empty() && self.asking.is_empty();
                     return (at, if done { Progress::Done } else { Progress::Hungry });
                 }
             };
@@ -276,15 +320,15 @@ impl Publisher {
         shard.counters.lines += 1;
         let to =
             ReceiptTo { core: shard.core(), publisher: me, ticket: self.first_ticket + self.unanswered.len() as u64 };
-        let handled = desk.parser.parse(text, &desk.limits).and_then(|line| {
-            let Some(namespace) = shard.namespace(&line.namespace) else {
+        let handled = desk.parser.parse(text, &desk.limits).and_then(|Line { id, namespace: name, request }| {
+            let Some(namespace) = shard.namespace(&name) else {
                 return Err(LineError {
-                    id: line.id.map(ToOwned::to_owned),
-                    message: format!("there is no namespace {:?}; the config names those that exist", line.namespace),
+                    id: id.map(ToOwned::to_owned),
+                    message: format!("there is no namespace {name:?}; the config names those that exist"),
                     label: "unknown_namespace",
                 });
             };
-            self.request(line, namespace, to, &desk.flat, shard)
+            self.request(id, request, namespace, to, desk, shard)
         });
         if let Err(error) = handled {
             self.refuse(error, shard);
@@ -293,22 +337,29 @@ impl Publisher {
 
     fn request(
         &mut self,
-        line: Line<'_>,
-        namespace: NamespaceId,
-        to: ReceiptTo,
-        flat: &[bool],
+        id: Option<&str>,
+        request: Request<'_>,
+        namespace: NamespaceRef<'_>,
+        mut to: ReceiptTo,
+        desk: &Desk,
         shard: &mut Shard,
     ) -> Result<(), LineError> {
-        let Line { id, request, .. } = line;
         let content = match request {
             Request::Emit(emit) => {
                 let names = emit.rooms.clone();
-                let line = event_line(namespace, emit, flat, id)?;
+                let line = event_line(namespace, emit, desk, id)?;
+                let asks = line.ask.is_some();
+                if asks {
+                    to.ticket = self.ask_ticket(id)?;
+                }
                 let missing = shard.publish(line, id.is_some().then_some(to));
-                if id.is_none() {
+                let Some(id) = id else { return Ok(()) };
+                let places = Places { rooms: names, offsets: smallvec![None; missing as usize], missing };
+                if asks {
+                    self.asking.insert(to.ticket, Asking { id: id.into(), places, acks: None });
                     return Ok(());
                 }
-                Content::Offsets { rooms: names, offsets: smallvec![None; missing as usize], missing }
+                Content::Offsets(places)
             }
             Request::Op(op) => {
                 let operation = match op.kind {
@@ -325,6 +376,19 @@ impl Publisher {
         Ok(())
     }
 
+    /// A ticket for a line that asks for acknowledgements.
+    fn ask_ticket(&mut self, id: Option<&str>) -> Result<u64, LineError> {
+        if self.asking.len() >= ASKS_MAX {
+            let message = format!(
+                "{ASKS_MAX} lines of this connection wait for acknowledgements already; wait for a receipt, or ask for \
+                 a shorter timeout_ms"
+            );
+            return Err(LineError { id: id.map(ToOwned::to_owned), message, label: "too_many_asks" });
+        }
+        self.asks += 1;
+        Ok(APART | self.asks)
+    }
+
     fn refuse(&mut self, error: LineError, shard: &mut Shard) {
         shard.counters.count(counters::LINE_ERRORS, error.label);
         let content = Content::Error(error.message.into());
@@ -337,42 +401,64 @@ impl Publisher {
         while let Some(answer) = self.unanswered.front() {
             let id = answer.id.as_deref();
             match (&answer.content, id) {
-                (Content::Offsets { missing: 1.., .. } | Content::Operation { cores_missing: 1.., .. }, _) => return,
+                (Content::Offsets(Places { missing: 1.., .. }) | Content::Operation { cores_missing: 1.., .. }, _) => {
+                    return;
+                }
                 (Content::Error(message), id) => line::write_error(&mut self.outbox, id, message, answer.line),
                 (_, None) => {}
-                (Content::Offsets { rooms, offsets, .. }, Some(id)) => {
-                    let mut offsets = offsets.iter().map(|offset| offset.expect("none is missing"));
-                    let mut pairs: SmallVec<[(RoomName, Offset); 1]> = SmallVec::new();
-                    let receipt = if rooms.len() > 1 {
-                        pairs.extend(rooms.iter().cloned().zip(offsets));
-                        Receipt::Offsets(&pairs)
-                    } else {
-                        Receipt::Offset(offsets.next().expect("an event is for one room at least"))
-                    };
-                    line::write_receipt(&mut self.outbox, id, receipt);
-                }
+                (Content::Offsets(places), Some(id)) => places.write(&mut self.outbox, id, None),
                 (Content::Operation { sockets, refused, .. }, Some(id)) => {
                     let receipt = Receipt::Sockets { applied: u64::from(*sockets), refused: u64::from(*refused) };
-                    line::write_receipt(&mut self.outbox, id, receipt);
+                    line::write_receipt(&mut self.outbox, id, receipt, None);
                 }
             }
             self.unanswered.pop_front();
             self.first_ticket += 1;
         }
     }
+
+    /// Writes the answer to a line that asked for acknowledgements, if it is complete.
+    fn settle_ask(&mut self, ticket: u64) {
+        if self.asking[&ticket].places.missing > 0 || self.asking[&ticket].acks.is_none() {
+            return;
+        }
+        if let Some(Asking { id, places, acks }) = self.asking.remove(&ticket) {
+            places.write(&mut self.outbox, &id, acks.as_deref());
+        }
+    }
+}
+
+impl Places {
+    fn take(&mut self, room: u32, offset: Offset) {
+        assert!(self.offsets[room as usize].replace(offset).is_none(), "one receipt for each room");
+        self.missing -= 1;
+    }
+
+    /// Appends the line's receipt.
+    fn write(&self, out: &mut Vec<u8>, id: &str, acks: Option<&Acks>) {
+        let mut offsets = self.offsets.iter().map(|offset| offset.expect("none is missing"));
+        let mut pairs: SmallVec<[(RoomName, Offset); 1]> = SmallVec::new();
+        let receipt = if self.rooms.len() > 1 {
+            pairs.extend(self.rooms.iter().cloned().zip(offsets));
+            Receipt::Offsets(&pairs)
+        } else {
+            Receipt::Offset(offsets.next().expect("an event is for one room at least"))
+        };
+        line::write_receipt(out, id, receipt, acks);
+    }
 }
 
 /// The line's event, ready to be published.
 fn event_line(
-    namespace: NamespaceId,
+    namespace: NamespaceRef<'_>,
     emit: Emit<'_>,
-    flat: &[bool],
+    desk: &Desk,
     id: Option<&str>,
 ) -> Result<shard::Line, LineError> {
-    let Emit { rooms, except, name_json, args, arg_count, attachments } = emit;
+    let Emit { rooms, except, name_json, args, arg_count, attachments, volatile, ack_timeout_ms } = emit;
     let mut event = Event::new(namespace, name_json, &args, arg_count);
     event.attachments = attachments;
-    if flat[usize::from(namespace.0)] && raw::flat_conflict(&event) {
+    if desk.flat[usize::from(namespace.id.0)] && raw::flat_conflict(&event) {
         return Err(LineError {
             id: id.map(ToOwned::to_owned),
             message: format!(
@@ -382,7 +468,9 @@ fn event_line(
             label: "type_conflict",
         });
     }
-    Ok(shard::Line { event, rooms, except })
+    let answer_bytes_max = desk.options.receipt_bytes_max;
+    let ask = ack_timeout_ms.map(|timeout_ms| AskOptions { timeout_ms, answer_bytes_max });
+    Ok(shard::Line { event, rooms, except, volatile, ask })
 }
 
 #[cfg(test)]
@@ -392,9 +480,10 @@ mod tests {
     use crate::base::ids::Topology;
     use crate::mesh;
     use crate::room::owner;
+    use crate::session::namespace::{NamePattern, NamespaceName};
     use crate::session::rules::{NamespaceRules, RulesSource};
-    use crate::session::{HeartbeatOptions, LimitOptions};
-    use crate::shard::{Action, Namespace};
+    use crate::session::{HeartbeatOptions, Kind, LimitOptions};
+    use crate::shard::{Action, Handshake, Namespace};
     use proptest::prelude::*;
 
     const ME: SlotRef = SlotRef { slot: 3, generation: 5 };
@@ -408,34 +497,43 @@ mod tests {
     impl Bench {
         fn new() -> Bench {
             let port = mesh::connect(1, mesh::Options { slots: 1 << 12 }).remove(0);
-            let source = RulesSource { name: "/".into(), ..RulesSource::default() };
+            let source = RulesSource { name: Some("/".into()), ..RulesSource::default() };
             let rules = NamespaceRules::compile(&source).unwrap();
             let options = shard::Options {
                 heartbeat: HeartbeatOptions {
-                    ping_interval_ms: 1,
+                    ping_interval_ms: 1 << 40,
                     ping_timeout_ms: 1,
                     connect_timeout_ms: 1,
                     upgrade_timeout_ms: 1,
                 },
                 limits: LimitOptions {
-                    message_bytes_max: 100,
+                    packet_bytes_max: 100,
                     attachments_max: 1,
+                    namespaces_per_session_max: 1,
+                    namespace_bytes_max: 20,
                     rooms_per_socket_max: 1,
                     room_name_bytes_max: 20,
-                    outbox_bytes_max: 100,
+                    outbox_bytes_max: 1000,
                 },
                 rooms: owner::Options { idle_ms: 1000, idle_max: 1000 },
                 panic_on: None,
             };
-            let namespaces = vec![Namespace { name: "/".into(), rules }];
+            let pattern = NamePattern::compile("^/w-[^x]*$").unwrap();
+            let every_w = RulesSource { pattern: Some("/w-.*".into()), ..RulesSource::default() };
+            let every_w = NamespaceRules::compile(&every_w).unwrap();
+            let namespaces = vec![
+                Namespace { name: "/".into(), rules },
+                Namespace { name: NamespaceName::Pattern(pattern), rules: every_w },
+            ];
             let shard = Shard::new(port, Topology::new(1, 1), namespaces, options, [0; 32], Millis(0), 1);
             let options = Options {
                 line_bytes_max: 80,
                 receipt_bytes_max: 1 << 20,
                 rooms_per_line_max: 4,
                 room_name_bytes_max: 20,
+                ack_timeout_ms_max: 1_000,
             };
-            Bench { desk: Desk::new(options, vec![false]), shard, publisher: Publisher::new() }
+            Bench { desk: Desk::new(options, vec![false, false]), shard, publisher: Publisher::new() }
         }
 
         /// Hands over bytes and lets the shard come to rest.
@@ -451,6 +549,7 @@ mod tests {
                     match action {
                         Action::Receipt { to, room, offset } => self.publisher.receipt(to, room, offset),
                         Action::Operated { to, sockets, refused } => self.publisher.operated(to, sockets, refused),
+                        Action::Acknowledged { to, acks } => self.publisher.acknowledged(to, acks),
                         other => panic!("{other:?} without clients"),
                     }
                 }
@@ -458,6 +557,19 @@ mod tests {
                     return progress;
                 }
             }
+        }
+
+        /// A Socket.IO client that is in the namespace.
+        fn client(&mut self) -> SlotRef {
+            let transport = SlotRef { slot: 0, generation: 0 };
+            let ip = std::net::Ipv4Addr::LOCALHOST.into();
+            let handshake = Handshake { kind: Kind::SocketIo, query: "", ip, polls: false, message_bytes_max: 100 };
+            let session = self.shard.open(transport, handshake, Millis(0));
+            let _ = self.shard.text(session, "40", Millis(0));
+            self.shard.receive(usize::MAX, Millis(0));
+            assert_eq!(self.shard.poll_action(), Some(Action::Resume { transport }));
+            self.shard.outboxes.clear(session.slot);
+            session
         }
 
         fn answers(&mut self) -> String {
@@ -495,6 +607,32 @@ mod tests {
     }
 
     #[test]
+    fn each_name_of_a_pattern_is_a_namespace_of_its_own() {
+        let mut bench = Bench::new();
+        // (namespace, room, what comes back)
+        for (ns, room, answer) in [
+            ("/w-1", "\"room\":\"a\",", "\"ok\":true,\"offset\":1"),
+            ("/w-1", "\"room\":\"a\",", "\"ok\":true,\"offset\":2"),
+            ("/w-2", "\"room\":\"a\",", "\"ok\":true,\"offset\":1"),
+            ("/", "\"room\":\"a\",", "\"ok\":true,\"offset\":1"),
+            ("/w-1", "", "\"ok\":true,\"offset\":1"),
+            ("/w-1", "\"rooms\":[\"a\",\"b\"],", "\"ok\":true,\"offsets\":{\"a\":3,\"b\":1}"),
+            ("/w-", "", "\"ok\":true,\"offset\":1"),
+            // Too long by one, of no pattern, or nothing that a packet can carry.
+            ("/w-45678901234567890", "", "\"ok\":true,\"offset\":1"),
+            ("/w-456789012345678901", "", "there is no namespace"),
+            ("/w-x", "", "there is no namespace"),
+            ("/w-1,", "", "there is no namespace"),
+            ("/w-1?", "", "there is no namespace"),
+            ("/w-1\\u0000a", "", "there is no namespace"),
+        ] {
+            let _ = bench.hand(format!("{{\"ns\":\"{ns}\",{room}\"event\":\"x\",\"id\":1}}\n").as_bytes(), 1 << 20);
+            let found = bench.answers();
+            assert!(found.contains(answer), "{ns} {room}: {found}");
+        }
+    }
+
+    #[test]
     fn a_last_line_without_ending_counts_and_a_torn_one_does_not() {
         let mut bench = Bench::new();
         let _ = bench.hand(b"{\"room\":\"a\",\"event\":\"x\",\"id\":1}", 1 << 20);
@@ -509,6 +647,57 @@ mod tests {
         assert_eq!(bench.hand(b"", 1 << 20), Progress::Done);
         assert!(bench.answers().starts_with("{\"id\":null,\"ok\":false,"), "it is no JSON object");
         assert_eq!(bench.shard.counters.events_ordered, 0);
+    }
+
+    #[test]
+    fn a_line_that_waits_for_clients_holds_up_nobody() {
+        let mut bench = Bench::new();
+        let client = bench.client();
+        let lines = "{\"event\":\"x\",\"id\":1,\"ack\":{\"timeout_ms\":10}}\n\
+            {\"event\":\"y\",\"id\":2}\n\
+            {\"rooms\":[\"a\",\"b\"],\"event\":\"z\",\"id\":3,\"ack\":{\"timeout_ms\":10}}\n\
+            {\"event\":\"x\",\"id\":4,\"ack\":{\"timeout_ms\":1001}}\n";
+        let _ = bench.hand(lines.as_bytes(), 1 << 20);
+        let answers = bench.answers();
+        let answers: Vec<&str> = answers.lines().collect();
+        assert_eq!(answers.len(), 3, "{answers:?}");
+        assert_eq!(answers[0], "{\"id\":2,\"ok\":true,\"offset\":2}");
+        let nobody = "\"ack\":{\"asked\":0,\"answers\":[],\"missing\":0}";
+        let places = "\"offsets\":{\"a\":1,\"b\":1}";
+        assert!(answers.contains(&&*format!("{{\"id\":3,\"ok\":true,{places},{nobody}}}")), "{answers:?}");
+        assert!(answers[1..].iter().any(|answer| answer.contains("from 1 to 1000, not 1001")), "{answers:?}");
+        bench.publisher.end();
+        assert_eq!(bench.hand(b"", 1 << 20), Progress::Hungry, "one is missing");
+        let _ = bench.shard.text(client, "432[7]", Millis(1));
+        assert_eq!(bench.hand(b"", 1 << 20), Progress::Done);
+        let answer = bench.answers();
+        assert!(
+            answer.starts_with("{\"id\":1,\"ok\":true,\"offset\":1,\"ack\":{\"asked\":1,\"answers\":[{\"sid\":\"")
+                && answer.ends_with("\",\"args\":[7]}],\"missing\":0}}\n"),
+            "{answer}"
+        );
+    }
+
+    #[test]
+    fn lines_that_wait_for_clients_are_bounded() {
+        let mut bench = Bench::new();
+        let client = bench.client();
+        let line = "{\"event\":\"x\",\"id\":1,\"ack\":{\"timeout_ms\":10}}\n";
+        for _ in 0..ASKS_MAX {
+            let _ = bench.hand(line.as_bytes(), 1 << 20);
+            bench.shard.outboxes.clear(client.slot);
+        }
+        assert_eq!(bench.answers(), "");
+        let _ = bench.hand(line.as_bytes(), 1 << 20);
+        assert!(bench.answers().contains("1024 lines of this connection wait"));
+        let _ = bench.hand(b"{\"event\":\"x\",\"id\":2}\n", 1 << 20);
+        assert!(bench.answers().starts_with("{\"id\":2,\"ok\":true,"), "others are not concerned");
+        bench.shard.advance(Millis(10));
+        let _ = bench.hand(b"", 1 << 20);
+        assert_eq!(bench.answers().matches("\"missing\":1").count(), ASKS_MAX);
+        bench.shard.outboxes.clear(client.slot);
+        let _ = bench.hand(line.as_bytes(), 1 << 20);
+        assert_eq!(bench.answers(), "", "there is room again");
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub struct Plane<T> {
     /// As many messages to itself as to another core make the plane blocked.
     slots: usize,
     /// Messages that found their ring full, by receiver, in order. Bounded by what one handled message can cause, as
-    /// the core handles no more of what feeds this plane while [`Plane::is_blocked`].
+    /// the core handles no more of what feeds this plane while [`Plane::is_blocked`]; clients' answers to what
+    /// publishers ask are bounded by what was asked.
     waiting: Vec<VecDeque<T>>,
     /// How many messages wait, over all receivers.
     waiting_count: usize,
@@ -57,7 +58,7 @@ pub fn connect<U, D>(cores: usize, options: Options) -> Vec<Port<U, D>> {
     (0..cores).map(|core| Port { me: CoreId::new(core), up: up.remove(0), down: down.remove(0) }).collect()
 }
 
-/// Connects `cores` cores by one plane of rings with `slots` messages each; the plane at position `i` is core `i`'s end.
+/// Connects `cores` cores by one plane of rings with `slots` messages each; the plane at position `i` is core `i`'s.
 #[must_use]
 pub fn planes<T>(cores: usize, slots: usize) -> Vec<Plane<T>> {
     let mut planes: Vec<Plane<T>> = (0..cores)

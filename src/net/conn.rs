@@ -29,6 +29,8 @@ pub(super) struct Conn {
     pub backlog: bool,
     /// True if something can be read as far as we know: the kernel reports only what is new.
     pub readable: bool,
+    /// True while the kernel notes when its bytes come in.
+    pub stamped: bool,
     /// True once the kernel has reported the end: it is to be read until the end is found.
     pub hangup: bool,
 }
@@ -70,6 +72,7 @@ impl Conn {
             paused: false,
             backlog: false,
             readable: false,
+            stamped: false,
             hangup: false,
         }
     }

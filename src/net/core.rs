@@ -4,6 +4,7 @@
 use super::conn::{Conn, Role};
 use super::executor::Sleep;
 use super::http::HandOver;
+use super::order::{Horizons, Parking};
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
 use super::{Options, sys};
@@ -11,12 +12,14 @@ use crate::base::clock::Millis;
 use crate::base::counters;
 use crate::base::ids::SlotRef;
 use crate::base::slab::Slab;
+use crate::base::wheel::Wheel;
 use crate::ingest::publisher::{Desk, Progress, Publisher};
 use crate::mesh::Plane;
-use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard, TimerKey};
+use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -43,6 +46,8 @@ const CLOSE_MS_MAX: u64 = 3_000;
 const LINGER_MS_MAX: u64 = 1_000;
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
+/// Arrivals are noted until nobody has polled for this long: turning that on and off costs the kernel more than it.
+const STAMPING_MS: u64 = 60_000;
 /// While draining, clients are closed in steps of this length.
 const DRAIN_STEP_MS: u64 = 20;
 
@@ -64,6 +69,10 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// How far the cores are with draining.
     pub drain: DrainProgress,
+    /// How far the cores are with what came in.
+    pub horizons: Horizons,
+    /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
+    pub polling: AtomicUsize,
 }
 
 /// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher
@@ -116,7 +125,7 @@ pub struct Core {
     listeners: [Option<TcpListener>; 2],
     /// True for each listener that accepts.
     accepting: [bool; 2],
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     publish_counters: Box<dyn FnMut(&mut Shard)>,
     pub(super) ring: Ring,
     pub(super) conns: Slab<Conn>,
@@ -130,12 +139,27 @@ pub struct Core {
     pub(super) requests: VecDeque<SlotRef>,
     /// Connections to and from other cores.
     pub(super) handovers: Plane<HandOver>,
+    /// Requests that wait for what came before them on other cores.
+    pub(super) parking: Parking,
+    /// The time that the core's horizon moves to when so many more connections have been read.
+    mark: Option<(u64, usize)>,
+    /// Connections of clients that have not said anything yet.
+    pub(super) unheard: usize,
+    /// While sessions poll here, and some time after.
+    stamper: Option<UdpSocket>,
+    /// When sessions polled here last.
+    polled: Millis,
     pub(super) completions: Vec<Completion>,
+    /// The time for responses, and the second that it says.
+    pub(super) date: (u64, String),
     /// One polling response's body, kept for its memory.
     pub(super) payload: Vec<u8>,
     scratch: Vec<u8>,
     pub(super) flush: super::flush::Workspace,
     pub(super) now: Millis,
+    /// Deadlines of connections, and the core's own.
+    pub(super) timers: Wheel<SlotRef>,
+    fired: Vec<SlotRef>,
     pub(super) drain: Option<Drain>,
     counted: Millis,
 }
@@ -191,15 +215,26 @@ impl Core {
             held_up: Vec::new(),
             requests: VecDeque::new(),
             handovers,
+            parking: Parking::default(),
+            mark: None,
+            unheard: 0,
+            stamper: None,
+            polled: Millis(0),
             completions: Vec::new(),
+            date: (0, String::new()),
             payload: Vec::new(),
             scratch: vec![0; READ_BYTES],
             flush: super::flush::Workspace::default(),
             now: Millis(0),
+            timers: Wheel::new(Millis(0)),
+            fired: Vec::new(),
             drain: None,
             counted: Millis(0),
         };
         core.now = core.clock();
+        if let [Some(clients), _] = &core.listeners {
+            core.shared.horizons.listens(core.shard.core(), clients.as_raw_fd());
+        }
         core.accept_all();
         Ok((core, Sleep::new(eventfd)))
     }
@@ -228,7 +263,9 @@ impl Core {
             self.count_now();
             if self.lie_down() {
                 self.shard.counters.sleeps += 1;
+                self.shared.horizons.sleeps(self.shard.core(), self.unheard);
                 sleep.wait().await;
+                self.shared.horizons.wakes(self.shard.core());
                 idle_since = None;
             }
             self.get_up();
@@ -236,12 +273,18 @@ impl Core {
     }
 
     fn clock(&self) -> Millis {
-        Millis((sys::monotonic() - self.shared.origin).as_millis() as u64)
+        Millis(self.clock_ns() / 1_000_000)
+    }
+
+    /// Nanoseconds since the cores' clock began.
+    pub(super) fn clock_ns(&self) -> u64 {
+        (sys::monotonic() - self.shared.origin).as_nanos() as u64
     }
 
     /// One round of everything. False if there was nothing to do.
     fn turn(&mut self) -> bool {
-        self.now = self.clock();
+        let began = self.clock_ns();
+        self.now = Millis(began / 1_000_000);
         self.shard.counters.turns += 1;
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
@@ -249,6 +292,8 @@ impl Core {
         for completion in completions.drain(..) {
             self.complete(completion);
         }
+        let unread = self.readable.len();
+        self.mark.get_or_insert((began, unread));
         // Sends report what else happened into the list that a turn takes; it must not lose its memory.
         if self.completions.is_empty() {
             self.completions = completions;
@@ -256,6 +301,7 @@ impl Core {
         if self.shared.draining.load(Ordering::Relaxed) && self.drain.is_none() {
             self.begin_drain();
         }
+        self.fire_timers();
         self.shard.advance(self.now);
         worked |= self.act();
         self.drain_on();
@@ -276,11 +322,19 @@ impl Core {
         let mut wake = |core| counters.wakes += u64::from(shared.bells.ring(core));
         self.shard.port.take_touched(&mut wake);
         self.handovers.take_touched(&mut wake);
+        // What came before the mark has been read, and what belongs to other cores is in their rings.
+        if let Some((until, 0)) = self.mark
+            && !self.handovers.is_blocked()
+        {
+            self.mark = None;
+            self.shared.horizons.advance(self.shard.core(), until);
+        }
         if self.now.since(self.counted) >= 100 {
             self.count_now();
         }
-        let waits = !self.readable.is_empty() || !self.loaded.is_empty() || !self.requests.is_empty();
-        worked || waits || self.is_blocked()
+        let read = self.readable.is_empty() && self.loaded.is_empty();
+        let served = self.requests.is_empty() && self.parking.is_empty();
+        worked || !read || !served || self.is_blocked()
     }
 
     /// True while messages wait for space in rings: the receivers work on it, and this core looks again at once.
@@ -291,7 +345,8 @@ impl Core {
     /// Announces sleep and looks for work once more. True if there is none.
     fn lie_down(&mut self) -> bool {
         self.shared.bells.lie_down(self.shard.core());
-        if let Some(due) = self.shard.timers.next_deadline() {
+        let due = self.shard.timers.next_deadline().into_iter().chain(self.timers.next_deadline()).min();
+        if let Some(due) = due {
             self.ring.deadline(due, self.shared.origin);
         }
         self.ring.enable_signal()
@@ -307,9 +362,27 @@ impl Core {
 
     fn count_now(&mut self) {
         self.counted = self.now;
+        self.watch_polling();
         self.shard.update_gauges();
         self.shard.counters.kernel_retries = self.ring.retries;
         (self.publish_counters)(&mut self.shard);
+    }
+
+    /// Has arrivals noted as long as sessions poll.
+    pub(super) fn watch_polling(&mut self) {
+        if self.shard.topology().cores() == 1 {
+            return;
+        }
+        if self.shard.counters.sessions_polling > 0 {
+            self.polled = self.now;
+            if self.stamper.is_none() {
+                // Without it requests go by the times at which they were read.
+                self.stamper = sys::stamper().map_err(|error| tracing::debug!(%error, "arrivals are not noted")).ok();
+                self.shared.polling.fetch_add(usize::from(self.stamper.is_some()), Ordering::Relaxed);
+            }
+        } else if self.now.since(self.polled) > STAMPING_MS && self.stamper.take().is_some() {
+            self.shared.polling.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -371,12 +444,17 @@ impl Core {
         }
         let role = if listener == CLIENTS {
             self.shard.counters.connections += 1;
+            self.unheard += 1;
             Role::Http(Box::default())
         } else {
             self.shard.counters.publishers += 1;
             Role::Publisher(Box::new(Publisher::new()))
         };
-        let at = self.conns.insert(Conn::new(stream, role));
+        let mut conn = Conn::new(stream, role);
+        if listener == CLIENTS && self.shared.polling.load(Ordering::Relaxed) > 0 {
+            conn.stamped = sys::stamp_arrivals(&conn.stream, true).is_ok();
+        }
+        let at = self.conns.insert(conn);
         self.ring.poll_read(&self.conns[at.slot].stream, at);
         self.conns[at.slot].polls_read = true;
         if listener == CLIENTS {
@@ -393,13 +471,13 @@ impl Core {
             self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(error));
         }
         if self.drain.is_some() {
-            self.listeners[listener as usize] = None;
+            self.close_listener(listener);
             return;
         }
         match error.and_then(io::Error::raw_os_error) {
             // Connections wait in the backlog until there is something to hold them with.
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                self.shard.timers.arm(self.now.after(ACCEPT_PAUSE_MS), TimerKey::Transport(ACCEPT_AGAIN));
+                self.timers.arm(self.now.after(ACCEPT_PAUSE_MS), ACCEPT_AGAIN);
             }
             // A connection that was gone before it was accepted, or a completion queue that was full.
             _ => self.accept_all(),
@@ -412,7 +490,7 @@ impl Core {
         while let Some(action) = self.shard.poll_action() {
             acted = true;
             match action {
-                Action::Close { transport, closing } => self.begin_close(transport, closing),
+                Action::Close { transport, closing, text } => self.begin_close(transport, closing, text.as_deref()),
                 Action::Abort { transport, closing } => self.abort(transport, closing),
                 Action::Resume { transport } => {
                     if let Some(conn) = self.conns.get_mut(transport) {
@@ -427,12 +505,14 @@ impl Core {
                 Action::EndPost { transport } => self.end_post(transport),
                 Action::Upgraded { transport } => self.upgraded(transport),
                 Action::Ended { session } => self.shard.closed(session),
-                Action::TransportTimer { transport } => self.timer_fired(transport),
                 Action::Receipt { to, room, offset } => {
                     self.with_publisher(to.publisher, |publisher| publisher.receipt(to, room, offset));
                 }
                 Action::Operated { to, sockets, refused } => {
                     self.with_publisher(to.publisher, |publisher| publisher.operated(to, sockets, refused));
+                }
+                Action::Acknowledged { to, acks } => {
+                    self.with_publisher(to.publisher, |publisher| publisher.acknowledged(to, acks));
                 }
             }
         }
@@ -471,6 +551,9 @@ impl Core {
                 break;
             }
             let at = self.readable.pop_front().expect("counted above");
+            if let Some((_, unread)) = &mut self.mark {
+                *unread = unread.saturating_sub(1);
+            }
             let Some(conn) = self.conns.get_mut(at) else { continue };
             conn.queued = false;
             self.guarded(at, |core| core.read(at));
@@ -514,7 +597,7 @@ impl Core {
                 }
             }
             // One request after the other.
-            Role::Http(http) if http.is_serving() => return,
+            Role::Http(http) if http.is_serving() || http.is_stuffed() => return,
             Role::Probe { .. } if conn.paused => return,
             Role::Http(_) | Role::Probe { .. } | Role::Closing { .. } | Role::Lingering { .. } => {}
         }
@@ -527,7 +610,17 @@ impl Core {
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        let result = (&self.conns[at.slot].stream).read(&mut scratch);
+        let conn = &mut self.conns[at.slot];
+        let result = if let Role::Http(http) = &mut conn.role
+            && conn.stamped
+        {
+            sys::receive_stamped(&conn.stream, &mut scratch).map(|(bytes, arrived)| {
+                http.arrived = arrived;
+                bytes
+            })
+        } else {
+            (&conn.stream).read(&mut scratch)
+        };
         match result {
             Ok(0) => self.ended(at),
             Ok(bytes) => {
@@ -684,30 +777,44 @@ impl Core {
     }
 
     pub(super) fn set_timer(&mut self, at: SlotRef, after_ms: u64) {
-        let timer = self.shard.timers.arm(self.now.after(after_ms), TimerKey::Transport(at));
+        let timer = self.timers.arm(self.now.after(after_ms), at);
         if let Some(former) = self.conns[at.slot].timer.replace(timer) {
-            self.shard.timers.cancel(former);
+            self.timers.cancel(former);
         }
     }
 
-    fn timer_fired(&mut self, at: SlotRef) {
-        match at {
-            ACCEPT_AGAIN => return self.accept_all(),
-            DRAIN_STEP => return self.drain_step(),
-            DRAIN_END => return self.drain_end(),
-            _ => {}
+    fn fire_timers(&mut self) {
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.advance(self.now, &mut fired);
+        // All of them before the first is handled: what it causes must not cancel one that has fired.
+        for at in &fired {
+            if let Some(conn) = self.conns.get_mut(*at) {
+                conn.timer = None;
+            }
         }
-        let Some(conn) = self.conns.get_mut(at) else { unreachable!("a connection's timer dies with it") };
-        conn.timer = None;
-        match conn.role {
+        for at in fired.drain(..) {
+            match at {
+                ACCEPT_AGAIN => self.accept_all(),
+                DRAIN_STEP => self.drain_step(),
+                DRAIN_END => self.drain_end(),
+                // Unless an earlier one has ended the connection or given it another deadline.
+                _ if self.conns.get(at).is_some_and(|conn| conn.timer.is_none()) => self.timer_fired(at),
+                _ => {}
+            }
+        }
+        self.fired = fired;
+    }
+
+    fn timer_fired(&mut self, at: SlotRef) {
+        match self.conns[at.slot].role {
             Role::Http(_) => self.http_timer_fired(at),
             // The close is counted already.
             _ => self.finish(at, ""),
         }
     }
 
-    /// Sends what waits and a close frame, then closes.
-    fn begin_close(&mut self, at: SlotRef, closing: Closing) {
+    /// Sends what waits and a close frame, then closes. The frame says `text`, or else the reason's own.
+    fn begin_close(&mut self, at: SlotRef, closing: Closing, text: Option<&str>) {
         let Some(conn) = self.conns.get_mut(at) else { return };
         match std::mem::replace(&mut conn.role, Role::Dead) {
             Role::WebSocket { session, decoder, message_bytes_max } => {
@@ -715,7 +822,7 @@ impl Core {
                 let peer_closed = matches!(closing.code, 1002 | 1003 | 1007 | 1009);
                 self.conns[at.slot].role = Role::Closing { session, decoder, message_bytes_max, peer_closed };
                 self.shard.counters.count(counters::CLOSES, closing.label);
-                self.push_close_frame(session, closing.code, closing.label);
+                self.push_close_frame(session, closing.code, text.unwrap_or(closing.label));
                 self.set_timer(at, CLOSE_MS_MAX);
             }
             other @ Role::Probe { .. } => {
@@ -745,7 +852,7 @@ impl Core {
         let conn = &mut self.conns[at.slot];
         let role = std::mem::replace(&mut conn.role, Role::Dead);
         if let Some(timer) = conn.timer.take() {
-            self.shard.timers.cancel(timer);
+            self.timers.cancel(timer);
         }
         conn.inbox = None;
         let is_publisher = matches!(role, Role::Publisher(_));
@@ -757,6 +864,7 @@ impl Core {
             }
             Role::Http(http) => {
                 self.shard.counters.connections -= 1;
+                self.unheard -= usize::from(!http.heard);
                 if let Some(session) = http.waits_for() {
                     self.shard.poll_aborted(session, at);
                 }
@@ -794,7 +902,8 @@ impl Core {
             Role::WebSocket { session, .. } | Role::Closing { session, .. } => self.shard.closed(session),
             Role::Publisher(_) => self.forget_publisher(at),
             Role::Probe { session, .. } => self.shard.probe_ended(session, at),
-            Role::Http(_) | Role::Lingering { .. } | Role::Dead => {}
+            Role::Http(http) => self.unheard -= usize::from(!http.heard),
+            Role::Lingering { .. } | Role::Dead => {}
         }
         let conn = &mut self.conns[at.slot];
         conn.inbox = None;
@@ -810,6 +919,7 @@ impl Core {
     /// A publisher's connection is none any more.
     fn forget_publisher(&mut self, at: SlotRef) {
         self.shard.counters.publishers -= 1;
+        self.shard.publisher_left(at);
         self.held_up.retain(|other| *other != at);
         self.loaded.retain(|other| *other != at);
     }
@@ -822,12 +932,19 @@ impl Core {
         }
     }
 
+    fn close_listener(&mut self, number: u32) {
+        if number == CLIENTS {
+            self.shared.horizons.listens(self.shard.core(), -1);
+        }
+        self.listeners[number as usize] = None;
+    }
+
     fn begin_drain(&mut self) {
         for number in [CLIENTS, PUBLISHERS] {
             if self.accepting[number as usize] {
                 self.ring.cancel_accept(number);
             } else {
-                self.listeners[number as usize] = None;
+                self.close_listener(number);
             }
         }
         for at in self.conns.iter().map(|(at, _)| at).collect::<Vec<_>>() {
@@ -843,9 +960,11 @@ impl Core {
         let third = self.options.drain_ms_max / 3;
         let per_step = self.conns.len().div_ceil((third / DRAIN_STEP_MS).max(1) as usize).max(1);
         let clients_at = self.now.after(third);
+        // Early enough for the receipts to be written before clients and publishers are sent away.
+        self.shard.hurry_asks(self.now.after(third / 2));
         self.drain = Some(Drain { stage: Stage::Publishing, clients_at, per_step, next: 0, reported: false });
-        self.shard.timers.arm(self.now, TimerKey::Transport(DRAIN_STEP));
-        self.shard.timers.arm(self.now.after(self.options.drain_ms_max), TimerKey::Transport(DRAIN_END));
+        self.timers.arm(self.now, DRAIN_STEP);
+        self.timers.arm(self.now.after(self.options.drain_ms_max), DRAIN_END);
     }
 
     /// Moves the drain to its next stage when the time has come.
@@ -879,7 +998,7 @@ impl Core {
 
     fn drain_step(&mut self) {
         let Some(drain) = &mut self.drain else { unreachable!("only a drain has steps") };
-        self.shard.timers.arm(self.now.after(DRAIN_STEP_MS), TimerKey::Transport(DRAIN_STEP));
+        self.timers.arm(self.now.after(DRAIN_STEP_MS), DRAIN_STEP);
         if drain.stage != Stage::Closing {
             return;
         }

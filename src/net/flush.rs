@@ -18,8 +18,8 @@ pub(super) struct Workspace {
     /// Frames that go out together, one connection's after the other's.
     joined: Vec<u8>,
     batch: Vec<Pending>,
-    /// Polls answered beside the batch. Each is a call to the kernel of its own: polling is for clients that have nothing
-    /// better.
+    /// Polls answered beside the batch. Each is a call to the kernel of its own: polling is for clients that have
+    /// nothing better.
     polls: usize,
     results: Vec<i32>,
     /// The frames of the last joined send, and the length of its first piece: members of one room mostly get the same.

@@ -6,7 +6,7 @@
 
 use super::conn::{Conn, Role};
 use super::core::Core;
-use super::{Endpoint, conn};
+use super::{Endpoint, conn, sys};
 use crate::base::counters;
 use crate::base::ids::{CoreId, SlotRef, SocketId};
 use crate::proto::engineio::{self, Refusal};
@@ -15,9 +15,13 @@ use crate::proto::ws;
 use crate::shard::{Handshake, Posted};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::string::FromUtf8Error;
+use std::time::SystemTime;
 
 /// Packets of one POST that are handled before others are heard: with 10 µs for rules, a fair share of a turn.
 const PACKETS_PER_TURN: usize = 16;
+/// Beyond this, responses that were not read hold up further requests of the connection.
+const RESPONSE_BYTES_MAX: usize = 64 << 10;
 const TEXT: &str = "text/plain; charset=utf-8";
 /// What the reference server calls its payloads: browsers must not offer them for download.
 const PAYLOAD: &str = "text/plain; charset=UTF-8";
@@ -38,10 +42,18 @@ pub(super) struct Http {
     request: Option<Box<Request>>,
     /// What the connection's timer is for.
     phase: Phase,
+    /// True once a request's head, or what was to be one, has come.
+    pub(super) heard: bool,
     /// True once a request was answered.
     served: bool,
     /// True once the last response is written: what comes then is nobody's.
     ends: bool,
+    /// When the last bytes came in, if the kernel noted it: nanoseconds of `CLOCK_REALTIME`.
+    pub(super) arrived: Option<u64>,
+    /// When the request was read, on the cores' clock, and when it came in, or else was read, on `CLOCK_REALTIME`.
+    /// Nanoseconds both; zero once it has waited for those that came before it.
+    read: u64,
+    came: u64,
 }
 
 /// What a connection waits for.
@@ -105,7 +117,7 @@ enum Wish {
     /// To go on with a POST that its session knows of.
     Posting { session: SlotRef },
     /// The rest of a POST: packets from byte `from` on.
-    Packets { session: SlotRef, body: Vec<u8>, from: usize },
+    Packets { session: SlotRef, body: String, from: usize },
 }
 
 #[derive(Debug)]
@@ -134,6 +146,7 @@ pub struct HandOver {
     stream: TcpStream,
     http: Box<Http>,
     rest: Option<Box<conn::Inbox>>,
+    stamped: bool,
 }
 
 impl Manner {
@@ -161,6 +174,11 @@ impl Http {
     /// True while a whole request is not answered: no more is read.
     pub(super) fn is_serving(&self) -> bool {
         self.request.as_ref().is_some_and(|request| request.body.is_complete())
+    }
+
+    /// True while the client has to read responses before it is heard again.
+    pub(super) fn is_stuffed(&self) -> bool {
+        self.out.len() + self.behind.len() > RESPONSE_BYTES_MAX
     }
 
     /// True if no request is under way.
@@ -213,13 +231,13 @@ impl Core {
                         }
                         Ok(HeadStep::Complete { bytes, head }) => {
                             handled += bytes;
-                            self.shard.counters.requests += 1;
+                            self.hear(at);
                             if !self.request(at, &head) {
                                 return buffer.len();
                             }
                         }
                         Err(error) => {
-                            self.shard.counters.requests += 1;
+                            self.hear(at);
                             self.refuse_head(at, &error);
                             return buffer.len();
                         }
@@ -227,6 +245,13 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// A request's head has come, good or bad.
+    fn hear(&mut self, at: SlotRef) {
+        self.shard.counters.requests += 1;
+        let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
+        self.unheard -= usize::from(!std::mem::replace(&mut http.heard, true));
     }
 
     /// A request's head is here. False if nothing that follows it can be understood.
@@ -271,7 +296,11 @@ impl Core {
         let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
         let request = Request { wish, manner, body, expects_continue };
         let (is_whole, is_ready) = (request.body.is_complete(), request.is_ready());
+        let is_of_session = matches!(request.wish, Wish::Session { .. });
         http.request = Some(Box::new(request));
+        if is_of_session {
+            self.note_coming(at);
+        }
         if is_whole {
             self.whole(at);
         } else {
@@ -346,6 +375,16 @@ impl Core {
         self.requests.push_back(at);
     }
 
+    /// Notes when a request that names a session came.
+    fn note_coming(&mut self, at: SlotRef) {
+        if self.shard.topology().cores() > 1 {
+            let read = self.clock_ns();
+            let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
+            http.read = read;
+            http.came = http.arrived.unwrap_or_else(sys::realtime_ns);
+        }
+    }
+
     /// Serves whole requests.
     pub(super) fn serve_some(&mut self) -> bool {
         let mut served = false;
@@ -354,7 +393,44 @@ impl Core {
             self.guarded(at, |core| core.serve(at));
             served = true;
         }
-        served
+        served | self.serve_parked()
+    }
+
+    /// Serves the requests that have waited for those before them.
+    fn serve_parked(&mut self) -> bool {
+        if self.parking.is_empty() {
+            return false;
+        }
+        let now = self.clock_ns();
+        let (shared, counters) = (&self.shared, &mut self.shard.counters);
+        let wake = |core| counters.wakes += u64::from(shared.bells.ring(core));
+        let settled = shared.horizons.settled(self.shard.port.core(), now, wake);
+        // What had come by then is in the rings, and parks beside the others.
+        self.take_in();
+        for _ in 0..self.requests.len() {
+            let Some(at) = self.requests.pop_front() else { break };
+            self.guarded(at, |core| core.serve(at));
+        }
+        let mut ready = Vec::new();
+        self.parking.leave(settled, now, &mut ready);
+        for at in &ready {
+            let at = *at;
+            if let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) {
+                http.read = 0;
+            }
+            self.guarded(at, |core| core.serve(at));
+        }
+        !ready.is_empty()
+    }
+
+    /// True if the request on `at` has to wait for those that came before it on other cores; it is parked then.
+    fn parks(&mut self, at: SlotRef) -> bool {
+        let Role::Http(http) = &self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
+        if http.read == 0 {
+            return false;
+        }
+        self.parking.park(at, http.came, http.read);
+        true
     }
 
     fn serve(&mut self, at: SlotRef) {
@@ -384,6 +460,10 @@ impl Core {
                         }
                         return self.put_off(at, request);
                     }
+                    Some(_) if self.parks(at) => {
+                        let wish = Wish::Session { endpoint, sid, what };
+                        return self.put_off(at, Request { wish, manner, body, expects_continue });
+                    }
                     Some(_) => {
                         self.serve_session(at, endpoint, &sid, what, (manner, body, expects_continue));
                     }
@@ -392,7 +472,10 @@ impl Core {
             }
             Wish::Posting { session } => {
                 if self.shard.begin_packets(session, at) {
-                    self.packets(at, session, body.into_bytes(), 0, manner);
+                    // As the reference server does: what is no UTF-8 becomes U+FFFD.
+                    let lossy = |error: FromUtf8Error| String::from_utf8_lossy(error.as_bytes()).into_owned();
+                    let body = String::from_utf8(body.into_bytes()).unwrap_or_else(lossy);
+                    self.packets(at, session, body, 0, manner);
                 } else {
                     self.refuse(at, Refusal::UnknownSid, &manner);
                 }
@@ -441,8 +524,10 @@ impl Core {
                     let is_whole = body.is_complete();
                     self.put_off(at, Request { wish: Wish::Posting { session }, manner, body, expects_continue });
                     if is_whole {
-                        self.requests.push_back(at);
+                        // At once: the next POST may be whole already, on another connection.
+                        self.serve(at);
                     } else {
+                        self.enter(at, Phase::Body);
                         self.write_interim(at);
                     }
                 }
@@ -471,6 +556,7 @@ impl Core {
         } else {
             let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
             http.waiting = Some(Waiting { session, manner });
+            self.watch_polling();
         }
     }
 
@@ -507,39 +593,36 @@ impl Core {
     }
 
     fn become_websocket(&mut self, at: SlotRef, role: Role) {
+        let conn = &mut self.conns[at.slot];
+        if std::mem::take(&mut conn.stamped)
+            && let Err(error) = sys::stamp_arrivals(&conn.stream, false)
+        {
+            tracing::debug!(%error, "the kernel goes on noting arrivals");
+        }
         if let Some(timer) = self.conns[at.slot].timer.take() {
-            self.shard.timers.cancel(timer);
+            self.timers.cancel(timer);
         }
         self.conns[at.slot].role = role;
     }
 
     /// Handles packets of a POST from byte `from` on, some of them.
-    fn packets(&mut self, at: SlotRef, session: SlotRef, body: Vec<u8>, from: usize, manner: Manner) {
-        if self.shard.is_busy(session) {
-            let wish = Wish::Packets { session, body, from };
-            return self.put_off(at, Request { wish, manner, body: no_body(), expects_continue: false });
-        }
-        let text = String::from_utf8_lossy(&body);
+    fn packets(&mut self, at: SlotRef, session: SlotRef, body: String, from: usize, manner: Manner) {
         let mut next = from;
-        let mut posted = Posted::Ready;
+        let mut posted = if self.shard.is_busy(session) { Posted::Wait } else { Posted::Ready };
         for _ in 0..PACKETS_PER_TURN {
-            if next > text.len() {
+            if posted != Posted::Ready || next > body.len() {
                 break;
             }
-            let rest = &text.as_bytes()[next..];
-            let end = memchr::memchr(engineio::SEPARATOR, rest).map_or(text.len(), |length| next + length);
-            posted = self.shard.post_packet(session, &text[next..end], self.now);
+            let rest = &body.as_bytes()[next..];
+            let end = memchr::memchr(engineio::SEPARATOR, rest).map_or(body.len(), |length| next + length);
+            posted = self.shard.post_packet(session, &body[next..end], self.now);
             next = end + 1;
-            if posted != Posted::Ready {
-                break;
-            }
         }
         if posted == Posted::Broken {
             self.shard.end_post(session, at);
             return self.refuse(at, Refusal::BadRequest, &manner);
         }
-        if next <= text.len() || posted == Posted::Wait {
-            let body = text.into_owned().into_bytes();
+        if next <= body.len() || posted == Posted::Wait {
             let wish = Wish::Packets { session, body, from: next };
             self.put_off(at, Request { wish, manner, body: no_body(), expects_continue: false });
             if posted == Posted::Ready {
@@ -577,7 +660,7 @@ impl Core {
         }
     }
 
-    /// Sets the deadline of what the connection waits for now.
+    /// Sets the deadline of what the connection waits for from here on.
     fn enter(&mut self, at: SlotRef, phase: Phase) {
         let Role::Http(http) = &mut self.conns[at.slot].role else { return };
         if std::mem::replace(&mut http.phase, phase) == phase {
@@ -589,7 +672,7 @@ impl Core {
             Phase::Idle => self.set_timer(at, self.options.keep_alive_ms),
             Phase::Serving => {
                 if let Some(timer) = self.conns[at.slot].timer.take() {
-                    self.shard.timers.cancel(timer);
+                    self.timers.cancel(timer);
                 }
             }
         }
@@ -702,10 +785,15 @@ impl Core {
     /// Gives a response, behind the poll that waits if there is one.
     fn answer(&mut self, at: SlotRef, response: &Response<'_>) {
         let ends = response.connection == Connection::Close || self.drain.is_some();
+        let now = SystemTime::now();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if self.date.0 != second {
+            self.date = (second, httpdate::fmt_http_date(now));
+        }
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
         let connection = if ends { Connection::Close } else { response.connection };
         let out = if http.waiting.is_some() { &mut http.behind } else { &mut http.out };
-        Response { connection, ..*response }.write(out);
+        Response { connection, date: &self.date.1, ..*response }.write(out);
         http.served = true;
         http.ends |= ends;
         if http.waiting.is_none() {
@@ -737,7 +825,11 @@ impl Core {
             Ok(()) => {
                 http.out = Vec::new();
                 if http.ends && http.waiting.is_none() {
-                    self.linger(at);
+                    return self.linger(at);
+                }
+                // It may have been too much for more to be read.
+                if conn.readable || conn.backlog {
+                    self.queue(at);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -765,13 +857,14 @@ impl Core {
                 return self.answer(at, &Response { connection: Connection::Close, ..response });
             }
         };
+        self.enter(at, Phase::Serving);
         let conn = &mut self.conns[at.slot];
         let Role::Http(mut http) = std::mem::replace(&mut conn.role, Role::Dead) else {
             unreachable!("it speaks HTTP")
         };
         http.request = Some(Box::new(request));
-        let rest = conn.inbox.take();
-        self.handovers.send(home, HandOver { stream, http, rest });
+        let (rest, stamped) = (conn.inbox.take(), conn.stamped);
+        self.handovers.send(home, HandOver { stream, http, rest, stamped });
         self.shard.counters.connections -= 1;
         self.shard.counters.handed_over += 1;
         self.let_go(at);
@@ -780,10 +873,11 @@ impl Core {
     /// Takes in the connections that other cores have sent. True if there were any.
     pub(super) fn take_in(&mut self) -> bool {
         let mut any = false;
-        while let Some((_, HandOver { stream, http, rest })) = self.handovers.receive() {
+        while let Some((_, HandOver { stream, http, rest, stamped })) = self.handovers.receive() {
             any = true;
             let mut conn = Conn::new(stream, Role::Http(http));
             conn.inbox = rest;
+            conn.stamped = stamped;
             let at = self.conns.insert(conn);
             self.ring.poll_read(&self.conns[at.slot].stream, at);
             self.conns[at.slot].polls_read = true;

@@ -7,12 +7,14 @@ pub mod executor;
 mod flush;
 mod http;
 pub mod listener;
+mod order;
 mod ring;
 pub mod sys;
 pub mod wake;
 
 pub use self::core::{Core, DrainProgress, Setup, Shared};
 pub use self::http::HandOver;
+pub use self::order::Horizons;
 
 use crate::proto::cors::Cors;
 use crate::proto::forwarded::TrustedProxies;

@@ -2,7 +2,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::net::{TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// A new eventfd, blocking, at zero.
@@ -27,6 +28,85 @@ pub fn monotonic() -> Duration {
     let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     assert_eq!(result, 0, "CLOCK_MONOTONIC exists");
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// `CLOCK_REALTIME` now, in nanoseconds: the clock of the kernel's times of arrival.
+#[must_use]
+pub fn realtime_ns() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// Has the kernel note when packets for this socket come in, or no longer. While any socket of the host wants that,
+/// each packet that comes in costs the kernel a look at the clock.
+///
+/// # Errors
+/// The kernel cannot.
+pub fn stamp_arrivals(socket: &impl AsRawFd, on: bool) -> io::Result<()> {
+    let flags: libc::c_uint = if on { libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE } else { 0 };
+    let length = size_of_val(&flags) as libc::socklen_t;
+    // SAFETY: `flags` is a valid place of the given length.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPING, (&raw const flags).cast(), length)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A socket that nobody sends to; while it lives, arrivals are noted.
+///
+/// # Errors
+/// No descriptor is left, or the kernel cannot.
+pub fn stamper() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    stamp_arrivals(&socket, true)?;
+    Ok(socket)
+}
+
+/// Receives like `read`, with the time of arrival of the last bytes, if the kernel noted it: nanoseconds of
+/// `CLOCK_REALTIME`.
+///
+/// # Errors
+/// As `read`.
+pub fn receive_stamped(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<(usize, Option<u64>)> {
+    let mut piece = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // Room for one message of three times; aligned as the kernel wants it.
+    let mut control = [0u64; 16];
+    // SAFETY: all fields of a msghdr may be zero.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut piece;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: `message` names the buffer and the control space, which both live until the call returns.
+    let received = unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    if received < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut arrived = None;
+    // SAFETY: the kernel has filled `message`; the macros stay within its control space, and the data of a message of
+    // this type are three times, read here without assuming their alignment.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_TIMESTAMPING {
+                let time: libc::timespec = std::ptr::read_unaligned(libc::CMSG_DATA(header).cast());
+                if time.tv_sec > 0 {
+                    arrived = Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64);
+                }
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    Ok((received as usize, arrived))
+}
+
+/// True if something can be read or accepted on any of `descriptors` at this moment; negative ones are passed over.
+#[must_use]
+pub fn any_readable(descriptors: &[RawFd]) -> bool {
+    let mut polls: Vec<libc::pollfd> =
+        descriptors.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+    // SAFETY: `polls` is a valid array of that length.
+    let count = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, 0) };
+    count > 0
 }
 
 /// Raises the soft limit of open files to the hard one, and returns it: every client takes a descriptor.

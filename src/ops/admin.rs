@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Connections at a time; more than any number of scrapers needs.
 const CONNECTIONS_MAX: usize = 64;
@@ -117,9 +117,10 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 fn route(head: &Head<'_, '_>, facts: &Facts, response: &mut Vec<u8>, connection: Connection) {
     let head_only = head.method == "HEAD";
+    let date = httpdate::fmt_http_date(SystemTime::now());
     let mut body = |status: u16, kind: &str, body: &str, headers: &[(&str, &str)]| {
         let plain = Response::new(status, kind, body.as_bytes());
-        Response { headers, connection, head_only, ..plain }.write(response);
+        Response { headers, date: &date, connection, head_only, ..plain }.write(response);
     };
     match (head.path, head.method) {
         ("/metrics", "GET" | "HEAD") => body(200, METRICS, &facts.exporter.render(), &[]),

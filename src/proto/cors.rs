@@ -561,13 +561,13 @@ mod tests {
 
         #[test]
         fn nobody_adds_a_header(
-            origin in prop::collection::vec(any::<u8>(), 0..20),
-            requested in prop::collection::vec(any::<u8>(), 0..20),
+            origin in "[ab:/é \t\r\n\0]{0,6}",
+            requested in "[ab,:é \t\r\n\0]{0,6}",
             origins in prop::sample::select(vec![vec!["*"], vec!["https://*"], vec![]]),
             credentials: bool,
         ) {
             let cors = Cors::new(&Options { credentials, ..options(&origins) }).unwrap();
-            let lines = cors.preflight_headers(Some(&origin), Some(&requested));
+            let lines = cors.preflight_headers(Some(origin.as_bytes()), Some(requested.as_bytes()));
             prop_assert!(lines.is_empty() || lines.ends_with("\r\n"));
             for line in lines.split_terminator("\r\n") {
                 prop_assert!(line.starts_with("Access-Control-") || line.starts_with("Vary: "), "{}", line);

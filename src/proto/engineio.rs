@@ -514,7 +514,10 @@ mod tests {
 
         #[test]
         fn payloads_round_trip(
-            parts in prop::collection::vec((0..7_u8, "[^\\x1e]{0,300}", prop::collection::vec(any::<u8>(), 0..300)), 1..6),
+            parts in prop::collection::vec(
+                (0..7_u8, "[^\\x1e]{0,300}", prop::collection::vec(any::<u8>(), 0..300)),
+                1..6,
+            ),
         ) {
             let packets: Vec<_> = parts
                 .iter()

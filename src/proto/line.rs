@@ -3,7 +3,8 @@
 //!
 //! A line either means one thing, and its `data` or `args` leave with the bytes that came in, or it is refused with a
 //! sentence that names what is wrong. There is nothing in between: no key is ignored, no value is rewritten. The one
-//! exception is asked for by `"binary":true`, which takes `{"_base64":"…"}` out as attachments.
+//! exception is asked for by `"binary":true`, which takes `{"_base64":"…"}` out as attachments; in receipts the binary
+//! parts of clients' answers come back in the same form.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,7 +15,8 @@ use data_encoding::BASE64;
 use smallvec::SmallVec;
 
 use super::json::{self, Kind, Scratch};
-use crate::base::ids::{Offset, RoomName};
+use super::socketio::{self, Placeholder};
+use crate::base::ids::{Offset, RoomName, SocketId};
 
 /// Bounds of one line.
 #[derive(Clone, Debug)]
@@ -27,11 +29,19 @@ pub struct Limits {
     pub id_bytes_max: usize,
     /// Bytes of an event's name, escapes resolved.
     pub event_name_bytes_max: usize,
+    /// How long a line may wait for clients' acknowledgements.
+    pub ack_timeout_ms_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { room_name_bytes_max: 200, rooms_max: 1024, id_bytes_max: 256, event_name_bytes_max: 200 }
+        Limits {
+            room_name_bytes_max: 200,
+            rooms_max: 1024,
+            id_bytes_max: 256,
+            event_name_bytes_max: 200,
+            ack_timeout_ms_max: 60_000,
+        }
     }
 }
 
@@ -71,6 +81,10 @@ pub struct Emit<'a> {
     pub arg_count: usize,
     /// What `{"_placeholder":true,"num":n}` in `args` stands for, by `n`.
     pub attachments: Attachments,
+    /// Whoever cannot take the event at once does not get it.
+    pub volatile: bool,
+    /// Whoever gets the event is asked to acknowledge it within so many milliseconds; the line has an `id` then.
+    pub ack_timeout_ms: Option<u64>,
 }
 
 /// Binary parts, decoded.
@@ -109,7 +123,7 @@ pub struct LineError {
     /// A sentence for the publisher's developer.
     pub message: String,
     /// The reason's label in the metrics: `json`, `shape`, or the key at fault as `key` (unknown, twice, or out of
-    /// place), `id`, `namespace`, `op`, `event`, `room`, `data`, `binary`, `close`.
+    /// place), `id`, `namespace`, `op`, `event`, `room`, `data`, `binary`, `close`, `volatile`, `ack`.
     pub label: &'static str,
 }
 
@@ -168,8 +182,70 @@ pub enum Receipt<'a> {
     },
 }
 
-/// Appends the answer to a line that was carried out; `id` is [`Line::id`].
-pub fn write_receipt(out: &mut Vec<u8>, id: &str, receipt: Receipt<'_>) {
+/// What clients answered to an event that asked them to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acks {
+    /// Sockets that were asked.
+    pub asked: u64,
+    /// What they answered, in the order in which it came.
+    pub answers: Vec<Ack>,
+    /// Answers that are not kept: there were too many bytes of them. Told unless zero.
+    pub dropped: u64,
+}
+
+impl Acks {
+    /// Sockets that were asked and have not answered.
+    ///
+    /// # Panics
+    /// If more have answered than were asked.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        let answered = self.answers.len() as u64 + self.dropped;
+        self.asked.checked_sub(answered).expect("whoever answers was asked")
+    }
+}
+
+/// One client's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The socket that answered.
+    pub sid: SocketId,
+    /// JSON values joined by commas, without brackets and without line breaks; empty when there are none.
+    pub args_json: Box<str>,
+}
+
+impl Ack {
+    /// Bytes that the answer takes in a receipt.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        r#"{"sid":"20 characters of sid","args":[]},"#.len() + self.args_json.len()
+    }
+}
+
+/// A client's arguments as a receipt shows them: an attachment stands where its placeholder was, as
+/// `{"_base64":"…"}`, and line breaks are spaces, as a receipt is one line. In valid JSON they are nothing but space:
+/// inside of a string they would be escaped. `args_json` must be valid and name no attachment that is not there.
+#[must_use]
+pub fn put_attachments(args_json: &str, attachments: &[Box<[u8]>]) -> Box<str> {
+    let mut text = String::with_capacity(args_json.len());
+    let mut copied = 0;
+    if !attachments.is_empty() {
+        for Placeholder { range, number } in socketio::placeholders(args_json) {
+            let attachment = number.and_then(|number| attachments.get(number)).expect("placeholders are checked");
+            text.push_str(&args_json[copied..range.start]);
+            text.push_str("{\"_base64\":\"");
+            BASE64.encode_append(attachment, &mut text);
+            text.push_str("\"}");
+            copied = range.end;
+        }
+    }
+    text.push_str(&args_json[copied..]);
+    if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ").into() } else { text.into() }
+}
+
+/// Appends the answer to a line that was carried out; `id` is [`Line::id`], `acks` what clients answered if they were
+/// asked.
+pub fn write_receipt(out: &mut Vec<u8>, id: &str, receipt: Receipt<'_>, acks: Option<&Acks>) {
     out.extend_from_slice(b"{\"id\":");
     out.extend_from_slice(id.as_bytes());
     out.extend_from_slice(b",\"ok\":true,");
@@ -193,7 +269,27 @@ pub fn write_receipt(out: &mut Vec<u8>, id: &str, receipt: Receipt<'_>) {
             out.push(b'}');
         }
     }
+    if let Some(acks) = acks {
+        write_acks(out, acks);
+    }
     out.extend_from_slice(b"}\n");
+}
+
+fn write_acks(out: &mut Vec<u8>, acks: &Acks) {
+    number(out, ",\"ack\":{\"asked\":", acks.asked);
+    out.extend_from_slice(b",\"answers\":[");
+    for (i, Ack { sid, args_json }) in acks.answers.iter().enumerate() {
+        out.extend_from_slice(if i > 0 { b",{\"sid\":\"" } else { b"{\"sid\":\"" });
+        out.extend_from_slice(&sid.to_chars());
+        out.extend_from_slice(b"\",\"args\":[");
+        out.extend_from_slice(args_json.as_bytes());
+        out.extend_from_slice(b"]}");
+    }
+    number(out, "],\"missing\":", acks.missing());
+    if acks.dropped > 0 {
+        number(out, ",\"dropped\":", acks.dropped);
+    }
+    out.push(b'}');
 }
 
 /// Appends the answer to a line that was refused. `id` is the JSON of its id, if it could be read; `line` is its number
@@ -272,10 +368,13 @@ struct Fields<'a> {
     binary: Option<&'a str>,
     r#where: Option<&'a str>,
     close: Option<&'a str>,
+    volatile: Option<&'a str>,
+    ack: Option<&'a str>,
 }
 
-const KEYS: [&str; 12] =
-    ["id", "ns", "op", "room", "rooms", "except", "event", "data", "args", "binary", "where", "close"];
+const KEYS: [&str; 14] = [
+    "id", "ns", "op", "room", "rooms", "except", "event", "data", "args", "binary", "where", "close", "volatile", "ack",
+];
 
 /// Words that other systems use for our keys.
 const ALIASES: [(&str, &str); 7] = [
@@ -322,6 +421,8 @@ impl<'a> Fields<'a> {
             "binary" => &mut self.binary,
             "where" => &mut self.r#where,
             "close" => &mut self.close,
+            "volatile" => &mut self.volatile,
+            "ack" => &mut self.ack,
             _ => return None,
         })
     }
@@ -386,11 +487,44 @@ fn read_emit<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<Emit<'a>, Refus
         args: Cow::Borrowed(args),
         arg_count,
         attachments: Vec::new(),
+        volatile: boolean("volatile", fields.volatile)?,
+        ack_timeout_ms: fields.ack.map(|ack| read_ack(ack, fields.id.is_some(), limits)).transpose()?,
     };
     if boolean("binary", fields.binary)? {
         (emit.args, emit.attachments) = take_attachments(args)?;
     }
     Ok(emit)
+}
+
+/// The time that clients have for their answers.
+fn read_ack(ack: &str, has_id: bool, limits: &Limits) -> Result<u64, Refusal> {
+    let max = limits.ack_timeout_ms_max;
+    let kind = json::kind(ack);
+    if kind != Kind::Object {
+        return refuse("ack", format!("\"ack\" must be an object such as {{\"timeout_ms\":2000}}, not {kind}"));
+    }
+    let mut timeout_ms = None;
+    for (key, value) in json::members(ack) {
+        if !json::spells(key, "timeout_ms") {
+            let key = json::unescape(key).unwrap_or_default();
+            return refuse("ack", format!("unknown key {} in \"ack\"; the only one is \"timeout_ms\"", quoted(&key)));
+        }
+        if timeout_ms.replace(value).is_some() {
+            return refuse("ack", "the key \"timeout_ms\" occurs twice; keep one of them");
+        }
+    }
+    let Some(text) = timeout_ms else {
+        return refuse("ack", "\"ack\" needs \"timeout_ms\": how long to wait for the clients' answers");
+    };
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let Some(timeout_ms) = text.parse().ok().filter(|ms| digits && (1..=max).contains(ms)) else {
+        let message = format!("\"timeout_ms\" must be an integer from 1 to {max}, not {}", excerpt(text));
+        return refuse("ack", message);
+    };
+    if !has_id {
+        return refuse("ack", "\"ack\" needs an \"id\": the clients' answers come with the line's receipt");
+    }
+    Ok(timeout_ms)
 }
 
 /// Names that Socket.IO's client and server give to their own events and refuse in `emit` (socket.io
@@ -448,6 +582,8 @@ fn refuse_foreign_keys(op: &str, fields: &Fields<'_>, more: &[(&str, Option<&str
         ("args", fields.args),
         ("except", fields.except),
         ("binary", fields.binary),
+        ("volatile", fields.volatile),
+        ("ack", fields.ack),
     ];
     match events.iter().chain(more).find(|(_, value)| value.is_some()) {
         Some((key, _)) => refuse("key", format!("{} does not belong to \"op\":\"{op}\"; leave it out", quoted(key))),
@@ -680,11 +816,18 @@ mod tests {
         let names = |rooms: &[RoomName]| rooms.iter().map(RoomName::as_str).collect::<Vec<_>>().join(" ");
         let mut text = format!("{}{namespace}", id.map(|id| format!("{id} ")).unwrap_or_default());
         match request {
-            Request::Emit(Emit { rooms, except, name_json, args, arg_count, attachments }) => {
+            Request::Emit(emit) => {
+                let Emit { rooms, except, name_json, args, arg_count, attachments, volatile, ack_timeout_ms } = emit;
                 text += &format!(" emit to [{}] except [{}] {name_json} ", names(&rooms), names(&except));
                 text += &format!("{arg_count}({args})");
                 for attachment in attachments {
                     text += &format!(" +{}", attachment.escape_ascii());
+                }
+                if volatile {
+                    text += " volatile";
+                }
+                if let Some(ms) = ack_timeout_ms {
+                    text += &format!(" ack {ms}");
                 }
             }
             Request::Op(Op { kind, target, rooms }) => {
@@ -729,6 +872,12 @@ mod tests {
   / emit to [a] except [] "e" 0()
 {"event":"connected","binary":false,"data":{"_base64":"AA=="}}
   / emit to [] except [] "connected" 1({"_base64":"AA=="})
+{"event":"e","volatile":true}
+  / emit to [] except [] "e" 0() volatile
+{"event":"e","volatile":false,"id":1,"ack":{"timeout_ms":1}}
+  1 / emit to [] except [] "e" 0() ack 1
+{"id":1,"ack": { "t\u0069meout_ms" : 60000 } ,"volatile":true,"event":"e"}
+  1 / emit to [] except [] "e" 0() volatile ack 60000
 {"op":"join","where":{"room":"user:42"},"rooms":["vip"]}
   / Join of user:42 [vip]
 {"op":"join","where":{"room":"user:42"},"room":"vip"}
@@ -849,6 +998,39 @@ mod tests {
   data: "args" must be an array, not an object; for a single argument write "data"
 {"event":"e","binary":1}
   binary: "binary" must be true or false, not 1
+{"event":"e","volatile":"yes"}
+  volatile: "volatile" must be true or false, not "yes"
+
+{"event":"e","ack":{"timeout_ms":1}}
+  ack: "ack" needs an "id": the clients' answers come with the line's receipt
+{"event":"e","id":1,"ack":true}
+  ack: "ack" must be an object such as {"timeout_ms":2000}, not true or false
+{"event":"e","id":1,"ack":2000}
+  ack: "ack" must be an object such as {"timeout_ms":2000}, not a number
+{"event":"e","id":1,"ack":{}}
+  ack: "ack" needs "timeout_ms": how long to wait for the clients' answers
+{"event":"e","id":1,"ack":{"timeout":1}}
+  ack: unknown key "timeout" in "ack"; the only one is "timeout_ms"
+{"event":"e","id":1,"ack":{"timeout_ms":1,"timeout_ms":1}}
+  ack: the key "timeout_ms" occurs twice; keep one of them
+{"event":"e","id":1,"ack":{"timeout_ms":0}}
+  ack: "timeout_ms" must be an integer from 1 to 60000, not 0
+{"event":"e","id":1,"ack":{"timeout_ms":60001}}
+  ack: "timeout_ms" must be an integer from 1 to 60000, not 60001
+{"event":"e","id":1,"ack":{"timeout_ms":99999999999999999999999}}
+  ack: "timeout_ms" must be an integer from 1 to 60000, not 99999999999999999999999
+{"event":"e","id":1,"ack":{"timeout_ms":-1}}
+  ack: "timeout_ms" must be an integer from 1 to 60000, not -1
+{"event":"e","id":1,"ack":{"timeout_ms":1e3}}
+  ack: "timeout_ms" must be an integer from 1 to 60000, not 1e3
+{"event":"e","id":1,"ack":{"timeout_ms":"5"}}
+  ack: "timeout_ms" must be an integer from 1 to 60000, not "5"
+{"event":"e","acks":{"timeout_ms":1}}
+  key: unknown key "acks"; did you mean "ack"?
+{"op":"leave","where":{"all":true},"rooms":["a"],"id":1,"ack":{"timeout_ms":1}}
+  key: "ack" does not belong to "op":"leave"; leave it out
+{"op":"join","where":{"all":true},"rooms":["a"],"volatile":true}
+  key: "volatile" does not belong to "op":"join"; leave it out
 
 {"op":"jion","where":{"all":true}}
   op: unknown op "jion"; did you mean "join"?
@@ -900,7 +1082,13 @@ mod tests {
 
     #[test]
     fn bounds_are_refused_by_number() {
-        let limits = Limits { room_name_bytes_max: 4, rooms_max: 3, id_bytes_max: 5, event_name_bytes_max: 4 };
+        let limits = Limits {
+            room_name_bytes_max: 4,
+            rooms_max: 3,
+            id_bytes_max: 5,
+            event_name_bytes_max: 4,
+            ..Limits::default()
+        };
         let message = |line: &str| Parser::new().parse(line.as_bytes(), &limits).map(|_| ()).map_err(|e| e.message);
         assert_eq!(message(r#"{"event":"éé","room":"\u0061bcd","id":"abc"}"#), Ok(()));
         assert_eq!(message(r#"{"event":"e","rooms":["a","b"],"except":["c"]}"#), Ok(()));
@@ -1072,9 +1260,17 @@ mod tests {
         let room = |name| RoomName::new(name, 200).unwrap();
         let several = [(room("route:7"), Offset(3)), (room("a\"b"), Offset(9))];
         let mut out = Vec::new();
-        write_receipt(&mut out, "\"a1\"", Receipt::Offset(Offset(17)));
-        write_receipt(&mut out, "12345678901234567890", Receipt::Offsets(&several));
-        write_receipt(&mut out, "-7", Receipt::Sockets { applied: 3, refused: 0 });
+        write_receipt(&mut out, "\"a1\"", Receipt::Offset(Offset(17)), None);
+        write_receipt(&mut out, "12345678901234567890", Receipt::Offsets(&several), None);
+        write_receipt(&mut out, "-7", Receipt::Sockets { applied: 3, refused: 0 }, None);
+        let sid = |n| SocketId::new(crate::base::ids::CoreId::new(0), n, [0; 9]);
+        let answers = [(0, "1,{\"a\":2}"), (1, "")];
+        let answers = answers.map(|(n, args)| Ack { sid: sid(n), args_json: args.into() }).to_vec();
+        let mut acks = Acks { asked: 5, answers, dropped: 0 };
+        write_receipt(&mut out, "1", Receipt::Offset(Offset(2)), Some(&acks));
+        acks.dropped = 2;
+        write_receipt(&mut out, "1", Receipt::Offsets(&several[..1]), Some(&acks));
+        write_receipt(&mut out, "1", Receipt::Offset(Offset(3)), Some(&Acks::default()));
         write_error(&mut out, None, "unknown key \"x\"", 3);
         write_error(&mut out, Some("\"a1\""), "no", u64::MAX);
         assert_eq!(
@@ -1083,10 +1279,57 @@ mod tests {
                 "{\"id\":\"a1\",\"ok\":true,\"offset\":17}\n",
                 "{\"id\":12345678901234567890,\"ok\":true,\"offsets\":{\"route:7\":3,\"a\\\"b\":9}}\n",
                 "{\"id\":-7,\"ok\":true,\"sockets\":3}\n",
+                "{\"id\":1,\"ok\":true,\"offset\":2,\"ack\":{\"asked\":5,\"answers\":[",
+                "{\"sid\":\"AAAAAAAAAAAAAAAAAAAA\",\"args\":[1,{\"a\":2}]},",
+                "{\"sid\":\"AAAAAAABAAAAAAAAAAAA\",\"args\":[]}],\"missing\":3}}\n",
+                "{\"id\":1,\"ok\":true,\"offsets\":{\"route:7\":3},\"ack\":{\"asked\":5,\"answers\":[",
+                "{\"sid\":\"AAAAAAAAAAAAAAAAAAAA\",\"args\":[1,{\"a\":2}]},",
+                "{\"sid\":\"AAAAAAABAAAAAAAAAAAA\",\"args\":[]}],\"missing\":1,\"dropped\":2}}\n",
+                "{\"id\":1,\"ok\":true,\"offset\":3,\"ack\":{\"asked\":0,\"answers\":[],\"missing\":0}}\n",
                 "{\"id\":null,\"ok\":false,\"error\":\"unknown key \\\"x\\\"\",\"line\":3}\n",
                 "{\"id\":\"a1\",\"ok\":false,\"error\":\"no\",\"line\":18446744073709551615}\n",
             )
         );
+    }
+
+    #[test]
+    fn an_answer_takes_as_many_bytes_as_it_says() {
+        let sid = SocketId::new(crate::base::ids::CoreId::new(0), 1, [0; 9]);
+        let size = |answers: Vec<Ack>| {
+            let mut out = Vec::new();
+            write_acks(&mut out, &Acks { asked: answers.len() as u64, answers, dropped: 0 });
+            out.len()
+        };
+        let one = Ack { sid, args_json: "1".into() };
+        let other = Ack { sid, args_json: "\"two\",3".into() };
+        assert_eq!(size(vec![one.clone(), other.clone()]), size(vec![one]) + other.bytes());
+    }
+
+    #[test]
+    fn clients_attachments_are_shown_as_publishers_write_them() {
+        let p = |num| format!("{{\"_placeholder\":true,\"num\":{num}}}");
+        let two: Vec<Box<[u8]>> = vec![Box::from(*b"hi"), Box::from([])];
+        for (args, attachments, wanted) in [
+            ("1, [2]", &two[..0], "1, [2]".to_owned()),
+            ("", &two[..0], String::new()),
+            ("[1,\n2\r\n]", &two[..0], "[1, 2  ]".to_owned()),
+            (r#""a\nb""#, &two[..0], r#""a\nb""#.to_owned()),
+            (&p(0), &two[..0], p(0)),
+            (&p(0), &two[..1], "{\"_base64\":\"aGk=\"}".to_owned()),
+            (
+                &format!("{{\"x\":\n{},\"y\":[{}]}} , null", p(1), p(0)),
+                &two[..],
+                "{\"x\": {\"_base64\":\"\"},\"y\":[{\"_base64\":\"aGk=\"}]} , null".to_owned(),
+            ),
+        ] {
+            let shown = put_attachments(args, attachments);
+            assert_eq!(*shown, *wanted, "{args}");
+            // And the way back, as a publisher would send it.
+            if attachments.len() == 1 {
+                let (back, parts) = take_attachments(&shown).map_err(|refusal| refusal.message).unwrap();
+                assert_eq!((&*back, &parts[..]), (args, attachments));
+            }
+        }
     }
 
     #[test]

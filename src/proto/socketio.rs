@@ -196,7 +196,8 @@ pub struct Packet<'a> {
 
 /// Takes the text of an Engine.IO message apart: `<type>[<attachments>-][<namespace>,][<ack id>][<payload>]`.
 ///
-/// A `?` is a character of the namespace's name like others, as in the reference server.
+/// A query string behind the namespace is a part of its name, as for the reference server: were it cut off, the client
+/// would wait for an answer to the name that it said.
 ///
 /// # Errors
 /// What is wrong with the packet; never [`PacketError::UnexpectedText`], which only the [`Reassembler`] can know.
@@ -526,13 +527,21 @@ pub const NO_ATTACHMENTS: &[&[u8]] = &[];
 
 /// Appends an event as WebSocket frames: one of text and one per attachment. `name_json` is a JSON string with quotes,
 /// `args_json` JSON values joined by commas, empty if there are none; a placeholder `n` in it stands for
-/// `attachments[n]`.
+/// `attachments[n]`. With `ack_id` the client is asked for an acknowledgement of that id; it reads it as a JavaScript
+/// number, which is exact below 2⁵³.
 ///
 /// In all encoders `namespace` starts with `/` and has no comma; the root's name is left out, as the protocol wants it.
-pub fn event(out: &mut Vec<u8>, namespace: &str, name_json: &str, args_json: &str, attachments: &[impl AsRef<[u8]>]) {
+pub fn event(
+    out: &mut Vec<u8>,
+    namespace: &str,
+    ack_id: Option<u64>,
+    name_json: &str,
+    args_json: &str,
+    attachments: &[impl AsRef<[u8]>],
+) {
     let prefix = if attachments.is_empty() { "42" } else { "45" };
     let comma = if args_json.is_empty() { "" } else { "," };
-    packet(out, prefix, namespace, None, ["[", name_json, comma, args_json, "]"], attachments);
+    packet(out, prefix, namespace, ack_id, ["[", name_json, comma, args_json, "]"], attachments);
 }
 
 /// Appends the answer to the client's event that had acknowledgement id `ack_id`; arguments as in [`event`].
@@ -833,10 +842,23 @@ mod tests {
             out
         };
         for (out, text, behind) in [
-            (written(&|o| event(o, "/", "\"hello\"", "1", NO_ATTACHMENTS)), "42[\"hello\",1]", &b""[..]),
-            (written(&|o| event(o, "/", "\"x\"", "", NO_ATTACHMENTS)), "42[\"x\"]", b""),
+            (written(&|o| event(o, "/", None, "\"hello\"", "1", NO_ATTACHMENTS)), "42[\"hello\",1]", &b""[..]),
+            (written(&|o| event(o, "/", None, "\"x\"", "", NO_ATTACHMENTS)), "42[\"x\"]", b""),
+            (written(&|o| event(o, "/", Some(0), "\"x\"", "", NO_ATTACHMENTS)), "420[\"x\"]", b""),
             (
-                written(&|o| event(o, "/seats", "\"seat_update\"", "{\"routeId\":\"7\"},1.0", NO_ATTACHMENTS)),
+                written(&|o| event(o, "/seats", Some((1 << 53) - 1), "\"x\"", "1", NO_ATTACHMENTS)),
+                "42/seats,9007199254740991[\"x\",1]",
+                b"",
+            ),
+            (
+                written(&|o| {
+                    event(o, "/seats", Some(12), "\"pic\"", "{\"_placeholder\":true,\"num\":0}", &two[1..]);
+                }),
+                "451-/seats,12[\"pic\",{\"_placeholder\":true,\"num\":0}]",
+                b"\x82\x01\x03",
+            ),
+            (
+                written(&|o| event(o, "/seats", None, "\"seat_update\"", "{\"routeId\":\"7\"},1.0", NO_ATTACHMENTS)),
                 "42/seats,[\"seat_update\",{\"routeId\":\"7\"},1.0]",
                 b"",
             ),
@@ -845,6 +867,7 @@ mod tests {
                     event(
                         o,
                         "/seats",
+                        None,
                         "\"pic\"",
                         "{\"_placeholder\":true,\"num\":0},{\"a\":{\"_placeholder\":true,\"num\":1}}",
                         two,
@@ -944,6 +967,7 @@ mod tests {
             namespace in "/[a-z]{0,5}",
             count in 0..3_usize,
             ack_id: Option<u64>,
+            answers: bool,
         ) {
             prop_assume!(!RESERVED_NAMES.contains(&&*name));
             let attachments: Vec<Box<[u8]>> = (0..count).map(|n| vec![n as u8; n].into()).collect();
@@ -952,8 +976,8 @@ mod tests {
             let (name_json, args_json) = (format!("\"{name}\""), values.join(","));
             let mut out = Vec::new();
             match ack_id {
-                Some(ack_id) => ack(&mut out, &namespace, ack_id, &args_json, &attachments),
-                None => event(&mut out, &namespace, &name_json, &args_json, &attachments),
+                Some(ack_id) if answers => ack(&mut out, &namespace, ack_id, &args_json, &attachments),
+                _ => event(&mut out, &namespace, ack_id, &name_json, &args_json, &attachments),
             }
             let mut reassembler = Reassembler::default();
             let mut scratch = json::Scratch::default();
@@ -965,7 +989,7 @@ mod tests {
             let incoming = incoming.unwrap();
             prop_assert_eq!(&*incoming.namespace, &namespace);
             prop_assert_eq!(incoming.ack_id, ack_id);
-            prop_assert_eq!(incoming.name_json(), if ack_id.is_none() { Some(&*name_json) } else { None });
+            prop_assert_eq!(incoming.name_json(), if answers && ack_id.is_some() { None } else { Some(&*name_json) });
             prop_assert_eq!(incoming.args_json(), &args_json);
             prop_assert_eq!(incoming.args().collect::<Vec<_>>(), values);
             prop_assert_eq!(incoming.attachments, attachments);

@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -64,6 +64,8 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         origin: net::sys::monotonic(),
         draining: AtomicBool::new(false),
         drain: net::DrainProgress::new(cores),
+        horizons: net::Horizons::new(cores),
+        polling: AtomicUsize::new(0),
     });
     let config = Arc::new(config);
     let topology = Topology::new(cores, u128::from_ne_bytes(random()?));

@@ -1,12 +1,13 @@
 //! The protocol state of clients: sessions, their sockets, what waits for them, and the rules that decide what they may
 //! do. Does not know rooms' members, other cores or real sockets.
 
+pub mod namespace;
 pub mod outbox;
 pub mod rules;
 
 use crate::base::clock::Millis;
 use crate::base::frame::Encoding;
-use crate::base::ids::{NamespaceId, SlotRef, SocketId};
+use crate::base::ids::{NamespaceId, NamespaceRef, SlotRef, SocketId};
 use crate::base::wheel::TimerId;
 use crate::proto::raw::Shape;
 use crate::proto::socketio::Reassembler;
@@ -30,10 +31,14 @@ pub struct HeartbeatOptions {
 /// Bounds of one session.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitOptions {
-    /// Largest message from a client, over all its fragments.
-    pub message_bytes_max: usize,
+    /// Largest Socket.IO packet from a client, all its attachments included.
+    pub packet_bytes_max: usize,
     /// Binary attachments of one Socket.IO packet.
     pub attachments_max: usize,
+    /// Namespaces that one session can be in: sockets that it can have.
+    pub namespaces_per_session_max: usize,
+    /// Length of a namespace's name that a pattern may match.
+    pub namespace_bytes_max: usize,
     /// Rooms that one socket can be in, besides the namespace's and its own.
     pub rooms_per_socket_max: usize,
     /// Length of a room's name.
@@ -188,9 +193,22 @@ pub struct Socket {
     pub notes: Option<Box<Notes>>,
 }
 
+// There is one for each client: a namespace of one name costs nothing for those with a pattern.
+const _: () = assert!(size_of::<Socket>() <= 32);
+
+impl Socket {
+    /// The namespace with its instance.
+    #[must_use]
+    pub fn namespace_ref(&self) -> NamespaceRef<'_> {
+        NamespaceRef { id: self.namespace, instance: self.notes.as_ref().and_then(|notes| notes.instance.as_deref()) }
+    }
+}
+
 /// What a socket brought along and what rules remember about it.
 #[derive(Debug, Default)]
 pub struct Notes {
+    /// The whole name of its namespace, if a pattern matched it.
+    pub instance: Option<Box<str>>,
     /// The auth payload that it connected with, as JSON.
     pub auth: Option<Box<str>>,
     /// What rules have set.

@@ -30,6 +30,8 @@ pub enum Offer {
     Queued,
     /// The outbox is full: the frame was not taken, and the session misses it from now on.
     Full,
+    /// The transport cannot take the frame now: it was not taken, and that is in order.
+    Skipped,
     /// The outbox is closed: the session is on its way out.
     Closed,
 }
@@ -184,6 +186,19 @@ impl Outboxes {
         }
         self.frames[shared.index as usize].holders += 1;
         Offer::Queued
+    }
+
+    /// Like [`Outboxes::offer`], for a frame that is of no use later: it is not taken while the transport is blocked,
+    /// nor while the outbox has no room, which is no fault of the session's.
+    pub fn offer_volatile(&mut self, slot: u32, shared: SharedFrame, bytes_max: u32) -> Offer {
+        let outbox = &self.boxes[slot as usize];
+        if outbox.open && outbox.blocked {
+            return Offer::Skipped;
+        }
+        match self.offer(slot, shared, bytes_max) {
+            Offer::Full => Offer::Skipped,
+            offer => offer,
+        }
     }
 
     /// Appends a frame of this session alone, without a bound: answers and control frames, which the client asked for
@@ -385,6 +400,25 @@ mod tests {
         assert_eq!(outboxes.offer(0, shared, 120), Offer::Queued);
         outboxes.close(0);
         assert_eq!(outboxes.offer(0, shared, 100), Offer::Closed);
+        outboxes.release(shared);
+        outboxes.check();
+    }
+
+    #[test]
+    fn a_volatile_frame_is_taken_at_once_or_not_at_all() {
+        let mut outboxes = Outboxes::new();
+        outboxes.open(0, 0);
+        let shared = outboxes.share(Frame::new(&[b'x'; 60]));
+        assert_eq!(outboxes.offer_volatile(0, shared, 50), Offer::Queued, "an empty outbox takes any frame");
+        assert_eq!(outboxes.offer_volatile(0, shared, 100), Offer::Skipped, "no room");
+        outboxes.block(0);
+        assert_eq!(outboxes.offer_volatile(0, shared, 1000), Offer::Skipped);
+        assert_eq!(outboxes.offer(0, shared, 1000), Offer::Queued);
+        outboxes.unblock(0);
+        assert_eq!(outboxes.offer_volatile(0, shared, 1000), Offer::Queued);
+        assert_eq!(outboxes.bytes(0), 180);
+        outboxes.close(0);
+        assert_eq!(outboxes.offer_volatile(0, shared, 1000), Offer::Closed);
         outboxes.release(shared);
         outboxes.check();
     }

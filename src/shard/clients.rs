@@ -2,17 +2,18 @@
 //! joins of this one are done, so that a client's messages take effect in their order whatever cores they concern.
 
 use super::joins::Then;
-use super::{CLIENT_LEFT, Closing, Flow, PROTOCOL_ERROR, REFUSED, Shard, UNSUPPORTED};
+use super::{CLIENT_LEFT, Closing, Flow, PROTOCOL_ERROR, REFUSED, Shard, UNSUPPORTED, name_of};
 use crate::base::clock::Millis;
 use crate::base::counters;
 use crate::base::event::Event;
 use crate::base::frame::Frame;
-use crate::base::ids::{NamespaceId, RoomKey, RoomName, SlotRef, SocketId};
+use crate::base::ids::{NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
 use crate::proto::engineio::{self, PacketType};
 use crate::proto::raw::{self, Shape};
 use crate::proto::socketio::{self, Incoming, PacketKind};
 use crate::proto::{http, json, ws};
-use crate::session::rules::{Facts, Outcome, Refusal, RoomStep};
+use crate::session::namespace::NamespaceName;
+use crate::session::rules::{Facts, Outcome, Refusal, RoomStep, UnknownEvents};
 use crate::session::{Kind, Notes, Socket};
 use smallvec::SmallVec;
 
@@ -108,22 +109,22 @@ impl Shard {
 
     /// Puts the session into a namespace: the rules say where its socket belongs. The client hears of it when the
     /// socket is in all its rooms.
-    pub(super) fn connect(&mut self, at: SlotRef, namespace: NamespaceId, auth: Option<&str>) {
+    pub(super) fn connect(&mut self, at: SlotRef, namespace: NamespaceRef<'_>, auth: Option<&str>) {
         let random = self.random_bytes();
         let core = self.core;
+        let notes = (auth.is_some() || namespace.instance.is_some()).then(|| {
+            let (auth, instance) = (auth.map(Into::into), namespace.instance.map(Into::into));
+            Box::new(Notes { auth, instance, ..Notes::default() })
+        });
         let socket = self.sockets.insert_with(|socket| Socket {
             session: at.slot,
-            namespace,
+            namespace: namespace.id,
             sid: SocketId::new(core, socket.slot, random),
             connected: false,
             joining: 0,
-            notes: auth.map(|auth| Box::new(Notes { auth: Some(auth.into()), ..Notes::default() })),
+            notes,
         });
-        let session = &mut self.sessions[at.slot];
-        session.sockets.push((namespace, socket));
-        if std::mem::replace(&mut session.connect_by, Millis::NEVER) != Millis::NEVER {
-            self.arm(at);
-        }
+        self.sessions[at.slot].sockets.push((namespace.id, socket));
         let outcome = self.judge(socket, None, |rules, facts| rules.on_connect(facts));
         let settled = outcome.and_then(|outcome| {
             let keys = self.settle(socket, &outcome)?;
@@ -131,16 +132,20 @@ impl Shard {
         });
         match settled {
             Ok((outcome, mut keys)) => {
-                let whole = self.topology.key(namespace, RoomName::whole_namespace());
-                keys.insert(0, whole);
+                // As in the Node server, a client that every namespace refuses is closed when its time is up.
+                let session = &mut self.sessions[at.slot];
+                if std::mem::replace(&mut session.connect_by, Millis::NEVER) != Millis::NEVER {
+                    self.arm(at);
+                }
+                keys.insert(0, self.topology.key(namespace, RoomName::whole_namespace()));
                 let mut frames: SmallVec<[Frame; 2]> = SmallVec::new();
                 if self.sessions[at.slot].kind == Kind::SocketIo {
                     let sid = self.sockets[socket.slot].sid.to_string();
                     self.scratch.clear();
-                    socketio::connect(&mut self.scratch, &self.namespaces[usize::from(namespace.0)].name, &sid);
+                    socketio::connect(&mut self.scratch, name_of(&self.namespaces, namespace), &sid);
                     frames.push(Frame::new(&self.scratch));
                 }
-                self.answers(at, namespace, &outcome, None, &[], &mut frames);
+                self.answers(at, socket, &outcome, None, &[], &mut frames);
                 if !self.join(socket, &keys, Then::Connected(frames)) {
                     self.sessions[at.slot].busy = Some(socket);
                 }
@@ -150,13 +155,29 @@ impl Shard {
             }
             Err(refusal) => {
                 self.count_refusal("connect");
-                self.forget_socket(at, socket);
-                match self.sessions[at.slot].kind {
-                    Kind::SocketIo => self.connect_error(at, &self.namespace_name(namespace), &refusal.reason),
-                    Kind::Raw { .. } => self.close(at, REFUSED),
-                    Kind::EngineIoEcho | Kind::WebSocketEcho => unreachable!("an echo connects to no namespace"),
-                }
+                self.refuse_connection(at, socket, &refusal);
             }
+        }
+    }
+
+    /// Takes the socket out again that a rule refused, and tells the client.
+    fn refuse_connection(&mut self, at: SlotRef, socket: SlotRef, refusal: &Refusal) {
+        let Refusal { reason, data_json, own_words, .. } = refusal;
+        match self.sessions[at.slot].kind {
+            Kind::SocketIo => {
+                self.scratch.clear();
+                let name = name_of(&self.namespaces, self.sockets[socket.slot].namespace_ref());
+                socketio::connect_error(&mut self.scratch, name, reason, data_json.as_deref());
+                self.push_scratch(at.slot);
+                self.forget_socket(at, socket);
+            }
+            // A close frame has no room for data, and libraries like to hide its text.
+            Kind::Raw { .. } if *own_words => {
+                self.refuse(at, socket, None, refusal);
+                self.close_saying(at, REFUSED, Some(reason.as_str().into()));
+            }
+            Kind::Raw { .. } => self.close(at, REFUSED),
+            Kind::EngineIoEcho | Kind::WebSocketEcho => unreachable!("an echo connects to no namespace"),
         }
     }
 
@@ -186,7 +207,7 @@ impl Shard {
             PacketType::Message => {
                 let limits = socketio::Limits {
                     attachments_max: self.options.limits.attachments_max,
-                    packet_bytes_max: self.options.limits.message_bytes_max,
+                    packet_bytes_max: self.options.limits.packet_bytes_max,
                 };
                 // The reassembler is taken out for the call, as the packet borrows from the text alone.
                 let mut reassembler = std::mem::take(&mut self.sessions[at.slot].reassembler);
@@ -209,12 +230,17 @@ impl Shard {
 
     fn packet(&mut self, at: SlotRef, packet: &Incoming<'_>) {
         self.counters.client_messages += 1;
-        let present = self.namespace(&packet.namespace).and_then(|namespace| {
-            let sockets = &self.sessions[at.slot].sockets;
-            sockets.iter().find(|(other, _)| *other == namespace).map(|(_, socket)| *socket)
-        });
+        let sockets = &self.sessions[at.slot].sockets;
+        let is_named = |socket: &SlotRef| {
+            name_of(&self.namespaces, self.sockets[socket.slot].namespace_ref()) == &*packet.namespace
+        };
+        let present = sockets.iter().map(|(_, socket)| *socket).find(is_named);
         match (packet.kind, present) {
             (PacketKind::Connect, None) => match self.namespace(&packet.namespace) {
+                Some(_) if sockets.len() >= self.options.limits.namespaces_per_session_max => {
+                    self.count_refusal("too_many_namespaces");
+                    self.connect_error(at, &packet.namespace, "Too many namespaces");
+                }
                 Some(namespace) => {
                     let auth = (!packet.payload.is_empty()).then_some(&*packet.payload);
                     self.connect(at, namespace, auth);
@@ -236,9 +262,7 @@ impl Shard {
                 let attachments = &packet.attachments;
                 self.event(at, socket, ClientEvent { name: &name, args: &args, ack_id: packet.ack_id, attachments });
             }
-            // Nothing asks clients for acknowledgements yet that a late one could answer; the Node server ignores them
-            // too.
-            (PacketKind::Ack, Some(_)) => {}
+            (PacketKind::Ack, Some(socket)) => self.acknowledged(socket, packet),
             (PacketKind::Disconnect, Some(socket)) => self.forget_socket(at, socket),
             // The Node server closes the connection on all of these.
             (PacketKind::Connect, Some(_)) => self.protocol_error(at, "connected_twice"),
@@ -264,13 +288,18 @@ impl Shard {
             // The connection goes on: the next object may be a good one.
             Err(error) => {
                 self.counters.count(counters::CLIENT_ERRORS, error.label());
-                self.refuse(at, socket, None, &error.to_string());
+                self.refuse(at, socket, None, &Refusal::new(error.to_string()));
             }
         }
     }
 
     /// Does what the rules say about a client's event.
     fn event(&mut self, at: SlotRef, socket: SlotRef, event: ClientEvent<'_>) {
+        let rules = &self.namespaces[usize::from(self.sockets[socket.slot].namespace.0)].rules;
+        let is_known = rules.is_known(event.name);
+        if !is_known && rules.unknown_events() == UnknownEvents::Ignore {
+            return self.count_refusal("unknown_event");
+        }
         let outcome = self.judge(socket, Some(event), |rules, facts| rules.on_event(event.name, facts));
         let settled = outcome.and_then(|outcome| {
             let keys = self.settle(socket, &outcome)?;
@@ -278,9 +307,8 @@ impl Shard {
         });
         match settled {
             Ok((outcome, keys)) => {
-                let namespace = self.sockets[socket.slot].namespace;
                 let mut frames: SmallVec<[Frame; 2]> = SmallVec::new();
-                self.answers(at, namespace, &outcome, event.ack_id, event.attachments, &mut frames);
+                self.answers(at, socket, &outcome, event.ack_id, event.attachments, &mut frames);
                 if !self.join(socket, &keys, Then::Answer(frames)) {
                     self.sessions[at.slot].busy = Some(socket);
                 }
@@ -289,8 +317,8 @@ impl Shard {
                 }
             }
             Err(refusal) => {
-                self.count_refusal("event");
-                self.refuse(at, socket, Some(event), &refusal.reason);
+                self.count_refusal(if is_known { "event" } else { "unknown_event" });
+                self.refuse(at, socket, Some(event), &refusal);
             }
         }
     }
@@ -302,9 +330,10 @@ impl Shard {
         event: Option<ClientEvent<'_>>,
         ask: impl FnOnce(&crate::session::rules::NamespaceRules, &Facts<'_>) -> Result<Outcome, Refusal>,
     ) -> Result<Outcome, Refusal> {
-        let Socket { session, namespace, sid, notes, .. } = &self.sockets[socket.slot];
+        let socket = &self.sockets[socket.slot];
+        let Socket { session, namespace, sid, notes, .. } = socket;
         let no_notes = Notes::default();
-        let Notes { auth, state } = notes.as_deref().unwrap_or(&no_notes);
+        let Notes { auth, state, instance } = notes.as_deref().unwrap_or(&no_notes);
         let session = &self.sessions[*session];
         let namespace = &self.namespaces[usize::from(namespace.0)];
         let query: Vec<(Box<str>, Box<str>)> = session
@@ -313,8 +342,13 @@ impl Shard {
             .flat_map(|query| http::query_pairs(query))
             .map(|(key, value)| (key.into(), value.into()))
             .collect();
+        let captures = match (&namespace.name, instance) {
+            (NamespaceName::Pattern(pattern), Some(instance)) => pattern.captures(instance),
+            _ => Vec::new(),
+        };
         let facts = Facts {
-            namespace: &namespace.name,
+            namespace: name_of(&self.namespaces, socket.namespace_ref()),
+            captures: &captures,
             sid: &sid.to_string(),
             ip: &session.ip.to_canonical().to_string(),
             query: &query,
@@ -329,13 +363,12 @@ impl Shard {
     /// Checks an outcome's rooms against the bounds, then applies what takes effect at once: state and leaves. Returns
     /// the rooms to join.
     fn settle(&mut self, socket: SlotRef, outcome: &Outcome) -> Result<Vec<RoomKey>, Refusal> {
-        let refuse = |reason: String| Refusal { reason, rule: None };
-        let namespace = self.sockets[socket.slot].namespace;
+        let namespace = self.sockets[socket.slot].namespace_ref();
         let mut keys: Vec<RoomKey> = Vec::new();
         for step in &outcome.rooms {
             match step {
                 RoomStep::Join(name) => {
-                    let name = self.room_name(name).map_err(refuse)?;
+                    let name = self.room_name(name).map_err(Refusal::new)?;
                     let key = self.topology.key(namespace, name);
                     if !keys.contains(&key) {
                         keys.push(key);
@@ -352,7 +385,7 @@ impl Shard {
         let after = stay.filter(|key| !keys.contains(key)).count() + keys.len();
         let max = self.options.limits.rooms_per_socket_max;
         if after > max {
-            return Err(refuse(format!("this would make {after} rooms; a socket can be in {max}")));
+            return Err(Refusal::new(format!("this would make {after} rooms; a socket can be in {max}")));
         }
         self.leave(socket, ends);
         if let Some(state) = &outcome.state {
@@ -365,19 +398,19 @@ impl Shard {
     fn answers(
         &mut self,
         at: SlotRef,
-        namespace: NamespaceId,
+        socket: SlotRef,
         outcome: &Outcome,
         ack_id: Option<u64>,
         attachments: &[Box<[u8]>],
         frames: &mut SmallVec<[Frame; 2]>,
     ) {
         for reply in &outcome.replies {
-            frames.push(self.reply(at, namespace, &reply.name_json, &reply.args_json, reply.arg_count, attachments));
+            frames.push(self.reply(at, socket, &reply.name_json, &reply.args_json, reply.arg_count, attachments));
         }
         if let (Some(ack_id), Some(ack)) = (ack_id, &outcome.ack) {
             let (args, carried) = socketio::collect_placeholders(&ack.json, attachments);
             self.scratch.clear();
-            let name = &self.namespaces[usize::from(namespace.0)].name;
+            let name = name_of(&self.namespaces, self.sockets[socket.slot].namespace_ref());
             socketio::ack(&mut self.scratch, name, ack_id, &args, &carried);
             frames.push(Frame::new(&self.scratch));
         }
@@ -386,19 +419,19 @@ impl Shard {
     fn reply(
         &mut self,
         at: SlotRef,
-        namespace: NamespaceId,
+        socket: SlotRef,
         name_json: &str,
         args_json: &str,
         arg_count: usize,
         attachments: &[Box<[u8]>],
     ) -> Frame {
-        let kind = self.sessions[at.slot].kind;
+        let namespace = self.sockets[socket.slot].namespace_ref();
         self.scratch.clear();
-        match kind {
+        match self.sessions[at.slot].kind {
             Kind::SocketIo => {
                 let (args, carried) = socketio::collect_placeholders(args_json, attachments);
-                let name = &self.namespaces[usize::from(namespace.0)].name;
-                socketio::event(&mut self.scratch, name, name_json, &args, &carried);
+                let name = name_of(&self.namespaces, namespace);
+                socketio::event(&mut self.scratch, name, None, name_json, &args, &carried);
             }
             Kind::Raw { shape, .. } => {
                 let event = Event::new(namespace, name_json, args_json, arg_count);
@@ -411,21 +444,24 @@ impl Shard {
 
     /// Tells the client that its message was refused, and why: by the namespace's `error` event, and by an
     /// acknowledgement if it asked for one.
-    fn refuse(&mut self, at: SlotRef, socket: SlotRef, event: Option<ClientEvent<'_>>, reason: &str) {
-        let namespace = self.sockets[socket.slot].namespace;
+    fn refuse(&mut self, at: SlotRef, socket: SlotRef, event: Option<ClientEvent<'_>>, refusal: &Refusal) {
         let mut data = String::from("{\"message\":");
-        json::escape_into(&mut data, reason);
+        json::escape_into(&mut data, &refusal.reason);
         if let Some(event) = event {
             data.push_str(",\"event\":");
             json::escape_into(&mut data, event.name);
         }
+        if let Some(data_json) = &refusal.data_json {
+            data.push_str(",\"data\":");
+            data.push_str(data_json);
+        }
         data.push('}');
-        let frame = self.reply(at, namespace, "\"error\"", &data, 1, &[]);
+        let frame = self.reply(at, socket, "\"error\"", &data, 1, &[]);
         self.push(at.slot, frame);
         if let Some(ack_id) = event.and_then(|event| event.ack_id) {
             let args = format!("{{\"error\":{data}}}");
             self.scratch.clear();
-            let name = &self.namespaces[usize::from(namespace.0)].name;
+            let name = name_of(&self.namespaces, self.sockets[socket.slot].namespace_ref());
             socketio::ack(&mut self.scratch, name, ack_id, &args, socketio::NO_ATTACHMENTS);
             self.push_scratch(at.slot);
         }
@@ -435,10 +471,6 @@ impl Shard {
         self.scratch.clear();
         socketio::connect_error(&mut self.scratch, namespace, message, None);
         self.push_scratch(at.slot);
-    }
-
-    fn namespace_name(&self, namespace: NamespaceId) -> Box<str> {
-        self.namespaces[usize::from(namespace.0)].name.clone()
     }
 }
 

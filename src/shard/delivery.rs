@@ -1,11 +1,11 @@
 //! The way of an event: from a publisher's core to the owners, from there to member cores, into outboxes.
 
-use super::messages::{DeliverMany, Down, Encodable, Operate, Operation, Part, Publish, ReceiptTo, Up};
-use super::{Action, NamedOperation, Namespace, SLOW_CONSUMER, Shard};
+use super::messages::{DeliverMany, Down, Encodable, Manner, Operate, Operation, Part, Publish, ReceiptTo, Up};
+use super::{Action, AskOptions, NamedOperation, Namespace, SLOW_CONSUMER, Shard, name_of};
 use crate::base::clock::Millis;
 use crate::base::event::Event;
 use crate::base::frame::{Encoding, Frame};
-use crate::base::ids::{CoreId, NamespaceId, RoomKey, RoomName, SlotRef, SocketId};
+use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
 use crate::proto::{raw, socketio};
 use crate::room::members::{GroupRef, LocalRooms, Member};
 use crate::room::owner::Attachment;
@@ -23,6 +23,10 @@ pub struct Line {
     pub rooms: SmallVec<[RoomName; 1]>,
     /// Sockets in any of these rooms don't get it.
     pub except: Vec<RoomName>,
+    /// Sockets whose transport cannot take it now don't get it.
+    pub volatile: bool,
+    /// Set if sockets that get it are to acknowledge it.
+    pub ask: Option<AskOptions>,
 }
 
 /// What a core remembers of an event that several owners send: which sockets have it, and how many parts are to come.
@@ -33,13 +37,15 @@ pub(super) struct Parts {
 }
 
 impl Shard {
-    /// Publishes an event. Returns how many [`Action::Receipt`] follow if `receipt` is given: one for each room.
+    /// Publishes an event. Returns how many [`Action::Receipt`] follow if `receipt` is given: one for each room. If it
+    /// asks for acknowledgements, one [`Action::Acknowledged`] follows besides.
+    ///
+    /// # Panics
+    /// If it asks without `receipt`.
     pub fn publish(&mut self, line: Line, receipt: Option<ReceiptTo>) -> u32 {
-        let Line { event, rooms, except } = line;
-        let namespace = event.namespace;
-        let event = Arc::new(Encodable::new(event));
-        let except: Option<Arc<[RoomKey]>> =
-            (!except.is_empty()).then(|| except.into_iter().map(|name| self.topology.key(namespace, name)).collect());
+        let Line { event, rooms, except, volatile, ask } = line;
+        let namespace = event.namespace_ref();
+        let except: Box<[RoomKey]> = except.into_iter().map(|name| self.topology.key(namespace, name)).collect();
         let whole = rooms.is_empty().then(RoomName::whole_namespace);
         let mut keys: SmallVec<[(CoreId, u32, RoomKey); 1]> = SmallVec::new();
         for (index, name) in rooms.into_iter().chain(whole).enumerate() {
@@ -47,14 +53,22 @@ impl Shard {
             keys.push((self.topology.owner(&key), index as u32, key));
         }
         let count = keys.len() as u32;
-        if let [(owner, _, _)] = keys[..] {
-            let rooms = keys.into_iter().map(|(_, index, key)| (index, key)).collect();
-            self.port.up.send(owner, Up::Publish(Box::new(Publish { event, rooms, except, receipt, part: None })));
-            return count;
-        }
         // Stable: within an owner, the line's order stays.
         keys.sort_by_key(|(owner, _, _)| *owner);
         let owners = keys.chunk_by(|a, b| a.0 == b.0).count() as u32;
+        let ask = ask.map(|options| {
+            let to = receipt.expect("who asks waits for the answers");
+            // Parts of an event go to every core, and each one tells whom it has asked.
+            self.open_ask(options, to, (owners > 1).then(|| self.topology.cores()))
+        });
+        let event = Arc::new(Encodable::new(event, ask.map(|ask| ask.id)));
+        let manner =
+            (volatile || ask.is_some() || !except.is_empty()).then(|| Arc::new(Manner { except, volatile, ask }));
+        if let [(owner, _, _)] = keys[..] {
+            let rooms = keys.into_iter().map(|(_, index, key)| (index, key)).collect();
+            self.port.up.send(owner, Up::Publish(Box::new(Publish { event, rooms, manner, receipt, part: None })));
+            return count;
+        }
         let part = (owners > 1).then(|| Part { event: self.next_part_id(), owners });
         let mut keys = keys.into_iter().peekable();
         while let Some((owner, index, key)) = keys.next() {
@@ -63,8 +77,8 @@ impl Shard {
             while let Some((_, index, key)) = keys.next_if(|(next, _, _)| *next == owner) {
                 rooms.push((index, key));
             }
-            let (event, except) = (event.clone(), except.clone());
-            self.port.up.send(owner, Up::Publish(Box::new(Publish { event, rooms, except, receipt, part })));
+            let (event, manner) = (event.clone(), manner.clone());
+            self.port.up.send(owner, Up::Publish(Box::new(Publish { event, rooms, manner, receipt, part })));
         }
         count
     }
@@ -73,7 +87,7 @@ impl Shard {
     /// answers with one [`Action::Operated`].
     pub fn operate(
         &mut self,
-        namespace: NamespaceId,
+        namespace: NamespaceRef<'_>,
         target: Option<RoomName>,
         operation: NamedOperation,
         to: ReceiptTo,
@@ -113,18 +127,20 @@ impl Shard {
     /// A member core's work, and what comes back to a publisher's core. Returns the number of deliveries made.
     pub fn handle_down(&mut self, message: Down) -> usize {
         match message {
-            Down::Deliver { group, offset, frame, except } => {
+            Down::Deliver { group, offset, frame, manner } => {
                 let outbox_bytes_max = self.options.limits.outbox_bytes_max;
                 if !self.local.deliver(group, offset) {
                     return 0;
                 }
                 let members = self.local.members(group);
                 let shared = self.outboxes.share(frame);
-                let count = match except {
+                let count = match manner {
                     None => deliver(members, &mut self.outboxes, shared, outbox_bytes_max, &mut self.overflown),
-                    Some(except) => {
-                        let members = without(members, &self.local, &except, |slot| own_room(&self.sockets[slot]));
-                        deliver(&members, &mut self.outboxes, shared, outbox_bytes_max, &mut self.overflown)
+                    Some(manner) => {
+                        debug_assert!(manner.ask.is_none(), "asks come by DeliverMany");
+                        let members =
+                            without(members, &self.local, &manner.except, |slot| own_room(&self.sockets[slot]));
+                        self.deliver_specially(&members, shared, manner.volatile, None)
                     }
                 };
                 self.finish_delivery(shared, count);
@@ -144,34 +160,51 @@ impl Shard {
                 self.actions.push_back(Action::Operated { to, sockets, refused });
                 0
             }
+            Down::AskReaches { ask, cores } => {
+                self.ask_reaches(ask, cores);
+                0
+            }
+            Down::Asked { ask, sockets, last } => {
+                self.ask_reported(ask, sockets, last);
+                0
+            }
+            Down::Answered(answered) => {
+                self.ask_answered(*answered);
+                0
+            }
+            Down::Deserted { ask } => {
+                self.ask_deserted(ask);
+                0
+            }
         }
     }
 
     /// Gives the event its offsets and sends its frames to the member cores.
     fn order(&mut self, publish: Publish, now: Millis) {
-        let Publish { event, rooms, except, receipt, part } = publish;
+        let Publish { event, rooms, manner, receipt, part } = publish;
         self.watch_idle_rooms(now);
         if part.is_none()
+            && event.ack_id.is_none()
             && let [(room, key)] = &rooms[..]
             && self.own_socket(key).is_none()
         {
             let (offset, attachments) = self.owned.append(key, now);
             for &Attachment { group, core, encoding } in attachments {
                 let frame = frame(&event, encoding, &self.namespaces, &mut self.scratch, &mut self.counters.encodes);
-                self.port.down.send(core, Down::Deliver { group, offset, frame, except: except.clone() });
+                self.port.down.send(core, Down::Deliver { group, offset, frame, manner: manner.clone() });
             }
             self.counters.events_ordered += 1;
             self.receipt(receipt, *room, offset);
             return;
         }
-        self.order_many(&event, &rooms, except.as_ref(), receipt, part, now);
+        self.order_many(&event, &rooms, manner.as_ref(), receipt, part, now);
     }
 
     fn order_many(
         &mut self,
         event: &Encodable,
         rooms: &[(u32, RoomKey)],
-        except: Option<&Arc<[RoomKey]>>,
+        manner: Option<&Arc<Manner>>,
         receipt: Option<ReceiptTo>,
         part: Option<Part>,
         now: Millis,
@@ -181,7 +214,7 @@ impl Shard {
             groups: SmallVec::new(),
             sockets: SmallVec::new(),
             frames: [const { None }; Encoding::COUNT],
-            except: except.cloned(),
+            manner: manner.cloned(),
             part,
         };
         for (room, key) in rooms {
@@ -195,6 +228,12 @@ impl Shard {
             }
             self.counters.events_ordered += 1;
             self.receipt(receipt, *room, offset);
+        }
+        if part.is_none()
+            && let Some(ask) = manner.and_then(|manner| manner.ask)
+        {
+            let cores = by_core.iter().flatten().count() as u32;
+            self.port.down.send(ask.core, Down::AskReaches { ask: ask.at, cores });
         }
         for (core, many) in by_core.into_iter().enumerate() {
             // With several owners, every core counts their parts, so that it knows when it has seen the last.
@@ -213,8 +252,12 @@ impl Shard {
 
     /// Delivers to each socket once, at the first of the event's rooms that it is in.
     fn deliver_many(&mut self, many: DeliverMany) -> usize {
-        let DeliverMany { groups, sockets, frames, except, part } = many;
-        let except = except.as_deref().unwrap_or(&[]);
+        let DeliverMany { groups, sockets, frames, manner, part } = many;
+        let (except, volatile, ask) = match manner.as_deref() {
+            Some(manner) => (&manner.except[..], manner.volatile, manner.ask),
+            None => (&[][..], false, None),
+        };
+        let mut asked: Vec<SlotRef> = Vec::new();
         let mut seen = match part {
             Some(part) => match self.parts.remove(&part.event) {
                 Some(parts) => parts,
@@ -239,12 +282,17 @@ impl Shard {
             let members = without(&members, &self.local, except, |slot| own_room(&self.sockets[slot]));
             let frame = frames[encoding.index()].clone().expect("the owner encodes for every group that it names");
             let shared = self.outboxes.share(frame);
-            let outbox_bytes_max = self.options.limits.outbox_bytes_max;
-            let count = deliver(&members, &mut self.outboxes, shared, outbox_bytes_max, &mut self.overflown);
+            let asks = ask.is_some() && encoding.can_acknowledge();
+            let count = self.deliver_specially(&members, shared, volatile, asks.then_some(&mut asked));
             self.finish_delivery(shared, count);
             total += count;
         }
         seen.remaining -= 1;
+        if let Some(ask) = ask {
+            // Who has just been cut as a slow consumer will not read the question.
+            asked.retain(|socket| self.sockets.get(*socket).is_some());
+            self.ask_sockets(ask, &asked, seen.remaining == 0);
+        }
         match part {
             Some(part) if seen.remaining > 0 => drop(self.parts.insert(part.event, seen)),
             _ => {
@@ -253,6 +301,41 @@ impl Shard {
             }
         }
         total
+    }
+
+    /// Like [`deliver`], for events that are not like most: volatile ones, and those that ask whoever takes them, who
+    /// goes to `asked` then.
+    fn deliver_specially(
+        &mut self,
+        members: &[Member],
+        shared: SharedFrame,
+        volatile: bool,
+        mut asked: Option<&mut Vec<SlotRef>>,
+    ) -> usize {
+        let outbox_bytes_max = self.options.limits.outbox_bytes_max;
+        if !volatile && asked.is_none() {
+            return deliver(members, &mut self.outboxes, shared, outbox_bytes_max, &mut self.overflown);
+        }
+        let mut count = 0;
+        for member in members {
+            let offer = if volatile {
+                self.outboxes.offer_volatile(member.session, shared, outbox_bytes_max)
+            } else {
+                self.outboxes.offer(member.session, shared, outbox_bytes_max)
+            };
+            match offer {
+                Offer::Queued => {
+                    count += 1;
+                    if let Some(asked) = &mut asked {
+                        asked.push(self.sockets.at(member.socket).expect("a member's socket exists"));
+                    }
+                }
+                Offer::Full => overflow(&mut self.overflown, member.session),
+                Offer::Skipped => self.counters.volatile_dropped += 1,
+                Offer::Closed => {}
+            }
+        }
+        count
     }
 
     /// Counts a delivery and cuts the sessions that could not take it.
@@ -277,7 +360,8 @@ impl Shard {
         let sid = SocketId::parse(key.name.as_str())?;
         let at = self.sockets.at(sid.slot())?;
         let socket = &self.sockets[at.slot];
-        (socket.sid == sid && socket.namespace == key.namespace && socket.connected).then_some(at)
+        let here = socket.namespace == key.namespace && socket.namespace_ref().instance == key.name.instance();
+        (socket.sid == sid && here && socket.connected).then_some(at)
     }
 
     fn next_part_id(&mut self) -> u64 {
@@ -298,19 +382,22 @@ fn deliver(
     for member in members {
         match outboxes.offer(member.session, shared, outbox_bytes_max) {
             Offer::Queued => count += 1,
-            // A session can be a member twice over, by two of its sockets; it overflows once.
-            Offer::Full => {
-                if !overflown.contains(&member.session) {
-                    overflown.push(member.session);
-                }
-            }
+            Offer::Full => overflow(overflown, member.session),
+            Offer::Skipped => unreachable!("only volatile frames are skipped"),
             Offer::Closed => {}
         }
     }
     count
 }
 
-/// The members that are in none of the rooms of `except`.
+/// A session can be a member twice over, by two of its sockets; it overflows once.
+fn overflow(overflown: &mut Vec<u32>, session: u32) {
+    if !overflown.contains(&session) {
+        overflown.push(session);
+    }
+}
+
+/// The members that are in none of the rooms of `except`, which are of the members' namespace and instance.
 fn without(
     members: &[Member],
     local: &LocalRooms,
@@ -342,18 +429,18 @@ fn frame(
     scratch: &mut Vec<u8>,
     encodes: &mut u64,
 ) -> Frame {
-    event.frame(encoding, |event| {
+    event.frame(encoding, |Encodable { event, ack_id, .. }| {
         *encodes += 1;
-        encode(event, encoding, &namespaces[usize::from(event.namespace.0)].name, scratch)
+        encode(event, *ack_id, encoding, name_of(namespaces, event.namespace_ref()), scratch)
     })
 }
 
 /// The event's finished bytes: the only place where an event is encoded for a room.
-fn encode(event: &Event, encoding: Encoding, namespace: &str, scratch: &mut Vec<u8>) -> Frame {
+fn encode(event: &Event, ack_id: Option<u64>, encoding: Encoding, namespace: &str, scratch: &mut Vec<u8>) -> Frame {
     scratch.clear();
     match encoding {
         Encoding::SocketIo => {
-            socketio::event(scratch, namespace, event.name_json(), event.args_json(), &event.attachments);
+            socketio::event(scratch, namespace, ack_id, event.name_json(), event.args_json(), &event.attachments);
         }
         Encoding::RawNested => raw::event(scratch, raw::Shape::Nested, event),
         Encoding::RawFlat => raw::event(scratch, raw::Shape::Flat, event),

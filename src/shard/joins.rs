@@ -2,7 +2,7 @@
 //! answered; only then does the client hear of it.
 
 use super::messages::{Down, Operate, Operation, ReceiptTo, Up};
-use super::{Action, DISCONNECTED, Shard};
+use super::{Action, DISCONNECTED, Shard, name_of};
 use crate::base::frame::Frame;
 use crate::base::ids::{Epoch, Offset, RoomKey, RoomName, SlotRef};
 use crate::base::slab::Slab;
@@ -127,6 +127,7 @@ impl Shard {
     /// Ends a socket. Its memberships end; joins under way find it gone.
     pub(super) fn remove_socket(&mut self, socket: SlotRef) {
         self.leave(socket, |_| true);
+        self.desert_asks(socket);
         let removed = self.sockets.remove(socket);
         assert!(removed.is_some(), "a session's socket exists");
     }
@@ -166,22 +167,35 @@ impl Shard {
         count
     }
 
-    /// Ends a socket on the server's behalf and tells the client.
+    /// Ends a socket on the server's behalf and tells the client. With `close` its whole connection ends; then each of
+    /// its namespaces is told, as the Node server does: a client comes back by itself to those that were not.
     pub(super) fn disconnect(&mut self, socket: SlotRef, close: bool) {
         let Some(session) = self.sessions.at(self.sockets[socket.slot].session) else {
             unreachable!("a socket's session exists")
         };
-        let namespace = self.sockets[socket.slot].namespace;
         if self.sessions[session.slot].kind != Kind::SocketIo {
             return self.close(session, DISCONNECTED);
         }
-        self.scratch.clear();
-        socketio::disconnect(&mut self.scratch, &self.namespaces[usize::from(namespace.0)].name);
-        self.push_scratch(session.slot);
         if close {
+            let sockets: SmallVec<[SlotRef; 2]> =
+                self.sessions[session.slot].sockets.iter().map(|(_, socket)| *socket).collect();
+            // One that is not connected yet was never told that it is.
+            for socket in sockets {
+                if self.sockets[socket.slot].connected {
+                    self.say_goodbye(session, socket);
+                }
+            }
             return self.close(session, DISCONNECTED);
         }
+        self.say_goodbye(session, socket);
         self.forget_socket(session, socket);
+    }
+
+    fn say_goodbye(&mut self, session: SlotRef, socket: SlotRef) {
+        self.scratch.clear();
+        let name = name_of(&self.namespaces, self.sockets[socket.slot].namespace_ref());
+        socketio::disconnect(&mut self.scratch, name);
+        self.push_scratch(session.slot);
     }
 
     /// Ends one socket of a session that goes on.

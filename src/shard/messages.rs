@@ -1,9 +1,11 @@
 //! Every message that crosses cores. Plain data: a message names sockets, groups and publishers by slot and generation,
 //! so that one that arrives late finds nothing and does no harm.
 
+use crate::base::clock::Millis;
 use crate::base::event::Event;
 use crate::base::frame::{Encoding, Frame};
 use crate::base::ids::{CoreId, Epoch, Offset, RoomKey, SlotRef};
+use crate::proto::line::Ack;
 use crate::room::members::GroupRef;
 use smallvec::SmallVec;
 use std::sync::{Arc, OnceLock};
@@ -42,10 +44,11 @@ pub enum Down {
         offset: Offset,
         /// Bytes in the group's encoding.
         frame: Frame,
-        /// Sockets in any of these rooms don't get it.
-        except: Option<Arc<[RoomKey]>>,
+        /// What is particular about it. It asks for nothing: see [`DeliverMany`].
+        manner: Option<Arc<Manner>>,
     },
-    /// From one of the owners of an event for several rooms: see [`DeliverMany`].
+    /// From one of the owners of an event for several rooms, or of an event that asks for
+    /// acknowledgements: see [`DeliverMany`].
     DeliverMany(Box<DeliverMany>),
     /// From the owner of the target room, in the room's order, to every core. Answered by [`Down::Operated`].
     Operate(Arc<Operate>),
@@ -68,10 +71,36 @@ pub enum Down {
         /// Sockets here that would have been in too many rooms.
         refused: u32,
     },
+    /// From the only owner of an event's rooms to the core of the publisher: so many cores will tell by
+    /// [`Down::Asked`] whom they have asked. Void if the ask has ended.
+    AskReaches {
+        /// The ask, in its core's table.
+        ask: SlotRef,
+        /// The cores.
+        cores: u32,
+    },
+    /// From a member core to the core of the publisher: sockets that got the event are asked. Comes before their
+    /// answers. Void if the ask has ended.
+    Asked {
+        /// The ask, in its core's table.
+        ask: SlotRef,
+        /// How many are asked, besides those told of before.
+        sockets: u32,
+        /// The core will not tell of more.
+        last: bool,
+    },
+    /// From a member core to the core of the publisher: a client's answer. Void if the ask has ended.
+    Answered(Box<Answered>),
+    /// From a member core to the core of the publisher: a socket that was asked is gone without an answer. Void if the
+    /// ask has ended.
+    Deserted {
+        /// The ask, in its core's table.
+        ask: SlotRef,
+    },
 }
 
 // A message moves through a ring by value: a large one costs every hop.
-const _: () = assert!(size_of::<Up>() <= 56 && size_of::<Down>() <= 56);
+const _: () = assert!(size_of::<Up>() <= 56 && size_of::<Down>() <= 48);
 
 /// Names a line of a publisher that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +120,47 @@ pub struct Publish {
     pub event: Arc<Encodable>,
     /// The rooms, each with its position in the line.
     pub rooms: SmallVec<[(u32, RoomKey); 1]>,
-    /// Sockets in any of these rooms don't get it.
-    pub except: Option<Arc<[RoomKey]>>,
+    /// What is particular about it.
+    pub manner: Option<Arc<Manner>>,
     /// Who wants to know the offsets.
     pub receipt: Option<ReceiptTo>,
     /// Set when other owners handle other rooms of the same event.
     pub part: Option<Part>,
+}
+
+/// What is particular about an event: most events have none of it.
+#[derive(Debug)]
+pub struct Manner {
+    /// Sockets in any of these rooms don't get it.
+    pub except: Box<[RoomKey]>,
+    /// Sockets whose transport cannot take it now don't get it.
+    pub volatile: bool,
+    /// Sockets that get it are asked to acknowledge it, if they speak Socket.IO.
+    pub ask: Option<Ask>,
+}
+
+/// A publisher's wish for acknowledgements of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The acknowledgement id in the event's frames: below 2⁵³, and unique among those under way.
+    pub id: u64,
+    /// The publisher's core.
+    pub core: CoreId,
+    /// Its place in that core's table.
+    pub at: SlotRef,
+    /// When the publisher's core waits no longer.
+    pub due: Millis,
+    /// Answers that are kept, in bytes.
+    pub answer_bytes_max: usize,
+}
+
+/// See [`Down::Answered`].
+#[derive(Debug)]
+pub struct Answered {
+    /// The ask, in its core's table.
+    pub ask: SlotRef,
+    /// What the client said; `None` if there is no room for it among the ask's answers.
+    pub answer: Option<Ack>,
 }
 
 /// Ties together what several owners send about one event.
@@ -118,8 +182,8 @@ pub struct DeliverMany {
     pub sockets: SmallVec<[(SlotRef, Encoding); 1]>,
     /// Bytes by encoding; present for each encoding named above.
     pub frames: [Option<Frame>; Encoding::COUNT],
-    /// Sockets in any of these rooms don't get it.
-    pub except: Option<Arc<[RoomKey]>>,
+    /// What is particular about the event.
+    pub manner: Option<Arc<Manner>>,
     /// Set when other owners send about the same event too.
     pub part: Option<Part>,
 }
@@ -129,19 +193,21 @@ pub struct DeliverMany {
 pub struct Encodable {
     /// What was published.
     pub event: Event,
+    /// The id under which Socket.IO clients are to acknowledge it.
+    pub ack_id: Option<u64>,
     frames: [OnceLock<Frame>; Encoding::COUNT],
 }
 
 impl Encodable {
     /// Nothing encoded yet.
     #[must_use]
-    pub fn new(event: Event) -> Encodable {
-        Encodable { event, frames: [const { OnceLock::new() }; Encoding::COUNT] }
+    pub fn new(event: Event, ack_id: Option<u64>) -> Encodable {
+        Encodable { event, ack_id, frames: [const { OnceLock::new() }; Encoding::COUNT] }
     }
 
     /// The event in `encoding`, made by `encode` if this is the first use.
-    pub fn frame(&self, encoding: Encoding, encode: impl FnOnce(&Event) -> Frame) -> Frame {
-        self.frames[encoding.index()].get_or_init(|| encode(&self.event)).clone()
+    pub fn frame(&self, encoding: Encoding, encode: impl FnOnce(&Encodable) -> Frame) -> Frame {
+        self.frames[encoding.index()].get_or_init(|| encode(self)).clone()
     }
 }
 

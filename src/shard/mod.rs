@@ -2,6 +2,7 @@
 //! returns frames in outboxes, messages in rings, actions and a next deadline. Names no runtime, socket, file or system
 //! clock.
 
+mod asks;
 mod clients;
 mod delivery;
 mod joins;
@@ -11,12 +12,14 @@ mod transports;
 use crate::base::clock::Millis;
 use crate::base::counters::{self, Counters};
 use crate::base::frame::Frame;
-use crate::base::ids::{CoreId, NamespaceId, Offset, RoomName, SlotRef, SocketId, Topology};
+use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, Offset, RoomName, SlotRef, SocketId, Topology};
 use crate::base::slab::Slab;
 use crate::base::wheel::Wheel;
 use crate::mesh::Port;
+use crate::proto::line::Acks;
 use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
+use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
 use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query};
@@ -26,6 +29,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
+pub use asks::AskOptions;
 pub use delivery::Line;
 pub use joins::NamedOperation;
 pub use transports::{Posted, Probed, TRANSPORT_ERROR, UPGRADE_FAILED, UPGRADE_TIMEOUT};
@@ -46,10 +50,19 @@ pub struct Options {
 /// A namespace and what its clients may do.
 #[derive(Debug)]
 pub struct Namespace {
-    /// Its name, `/` first.
-    pub name: Box<str>,
+    /// Its name, `/` first, or the pattern of its names.
+    pub name: NamespaceName,
     /// Its rules.
     pub rules: NamespaceRules,
+}
+
+/// The name that clients and publishers spell.
+fn name_of<'a>(namespaces: &'a [Namespace], namespace: NamespaceRef<'a>) -> &'a str {
+    match (namespace.instance, &namespaces[usize::from(namespace.id.0)].name) {
+        (Some(instance), _) => instance,
+        (None, NamespaceName::Exact(name)) => name,
+        (None, NamespaceName::Pattern(_)) => unreachable!("a pattern's namespaces are named by their instances"),
+    }
 }
 
 /// How a client's connection came in.
@@ -110,6 +123,8 @@ pub enum Action {
         transport: SlotRef,
         /// Why.
         closing: Closing,
+        /// What to say instead of the reason's text, if that is not all there is to say.
+        text: Option<Box<str>>,
     },
     /// Close now; what waits is lost.
     Abort {
@@ -143,11 +158,6 @@ pub enum Action {
         /// Which session.
         session: SlotRef,
     },
-    /// A deadline that the transport armed has come.
-    TransportTimer {
-        /// Which transport.
-        transport: SlotRef,
-    },
     /// An event has its place in one of its rooms.
     Receipt {
         /// Which publisher's line.
@@ -166,6 +176,13 @@ pub enum Action {
         /// Sockets that would have been in too many rooms.
         refused: u32,
     },
+    /// Clients have acknowledged an event, or their time is over.
+    Acknowledged {
+        /// Which publisher's line.
+        to: ReceiptTo,
+        /// What they answered.
+        acks: Box<Acks>,
+    },
 }
 
 /// Whether the client's next message can be handled at once.
@@ -183,10 +200,12 @@ pub enum Flow {
 pub enum TimerKey {
     /// A session's heartbeat or connect timeout.
     Session(SlotRef),
-    /// A transport's own: [`Action::TransportTimer`].
-    Transport(SlotRef),
     /// Idle rooms are looked at.
     IdleRooms,
+    /// The end of an ask of one of this core's publishers.
+    Ask(SlotRef),
+    /// The end of an ask that reached sockets of this core.
+    Asked(SlotRef),
 }
 
 /// One core's share of everything.
@@ -206,6 +225,7 @@ pub struct Shard {
     /// What waits for clients.
     pub outboxes: Outboxes,
     joins: joins::Joins,
+    asks: asks::Asks,
     /// Events of which other owners' parts are still to come, with the sockets that have them already.
     parts: HashMap<u64, delivery::Parts>,
     /// Emptied sets of finished parts, kept for their memory.
@@ -214,7 +234,7 @@ pub struct Shard {
     overflown: Vec<u32>,
     /// Counts events for several owners, to tell them apart.
     next_part: u64,
-    /// All deadlines of the core.
+    /// All deadlines of sessions and rooms.
     pub timers: Wheel<TimerKey>,
     fired: Vec<TimerKey>,
     /// True exactly while [`TimerKey::IdleRooms`] is armed.
@@ -281,6 +301,7 @@ impl Shard {
             sockets: Slab::new(),
             outboxes: Outboxes::new(),
             joins: joins::Joins::default(),
+            asks: asks::Asks::new(first_epoch),
             parts: HashMap::new(),
             spare_sets: Vec::new(),
             overflown: Vec::new(),
@@ -309,10 +330,19 @@ impl Shard {
         &self.topology
     }
 
-    /// The namespace of that name.
+    /// The namespace of that name: the one that is called so, or else the first whose pattern matches.
     #[must_use]
-    pub fn namespace(&self, name: &str) -> Option<NamespaceId> {
-        self.namespaces.iter().position(|n| &*n.name == name).map(|index| NamespaceId(index as u16))
+    pub fn namespace<'n>(&self, name: &'n str) -> Option<NamespaceRef<'n>> {
+        let is_called = |n: &Namespace| matches!(&n.name, NamespaceName::Exact(exact) if **exact == *name);
+        let reference = |index: usize, instance| NamespaceRef { id: NamespaceId(index as u16), instance };
+        if let Some(index) = self.namespaces.iter().position(is_called) {
+            return Some(reference(index, None));
+        }
+        if name.len() > self.options.limits.namespace_bytes_max || !is_namespace_name(name) {
+            return None;
+        }
+        let matches = |n: &Namespace| matches!(&n.name, NamespaceName::Pattern(pattern) if pattern.is_match(name));
+        self.namespaces.iter().position(matches).map(|index| reference(index, Some(name)))
     }
 
     /// The next thing to be done outside.
@@ -375,7 +405,7 @@ impl Shard {
             }
             Kind::Raw { namespace, .. } => {
                 self.counters.sessions_raw += 1;
-                self.connect(at, namespace, None);
+                self.connect(at, namespace.into(), None);
             }
             Kind::WebSocketEcho => self.counters.sessions_raw += 1,
         }
@@ -400,15 +430,24 @@ impl Shard {
         }
     }
 
-    /// Moves time on: heartbeats, timeouts, idle rooms.
+    /// Moves time on: heartbeats, timeouts, idle rooms, asks.
     pub fn advance(&mut self, now: Millis) {
         self.now = now;
         let mut fired = std::mem::take(&mut self.fired);
         self.timers.advance(now, &mut fired);
+        // Asks first: what follows from the other deadlines ends asks and cancels their timers, which must not have
+        // fired by then.
+        for key in &fired {
+            match *key {
+                TimerKey::Ask(at) => self.ask_due(at),
+                TimerKey::Asked(at) => self.asked_due(at),
+                TimerKey::Session(_) | TimerKey::IdleRooms => {}
+            }
+        }
         for key in fired.drain(..) {
             match key {
+                TimerKey::Ask(_) | TimerKey::Asked(_) => {}
                 TimerKey::Session(at) => self.session_due(at, now),
-                TimerKey::Transport(transport) => self.actions.push_back(Action::TransportTimer { transport }),
                 TimerKey::IdleRooms => self.expire_rooms(now),
             }
         }
@@ -447,6 +486,7 @@ impl Shard {
         self.counters.sockets = self.sockets.len() as u64;
         self.counters.rooms_owned = self.owned.len() as u64;
         self.counters.rooms_attached = self.local.len() as u64;
+        self.counters.asks_open = self.asks.len() as u64;
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
         self.counters.ring_full_up = self.port.up.full_count();
         self.counters.ring_full_down = self.port.down.full_count();
@@ -458,6 +498,7 @@ impl Shard {
         self.local.check();
         self.outboxes.check();
         self.joins.check();
+        self.asks.check();
         for (at, session) in self.sessions.iter() {
             for (namespace, socket) in &session.sockets {
                 let socket = self.sockets.get(*socket).expect("a session's socket exists");
@@ -486,6 +527,11 @@ impl Shard {
 
     /// Ends the session's presence everywhere and has its transport closed after what waits is sent.
     fn close(&mut self, session: SlotRef, closing: Closing) {
+        self.close_saying(session, closing, None);
+    }
+
+    /// Like [`Shard::close`], with a reason in words of its own.
+    fn close_saying(&mut self, session: SlotRef, closing: Closing, text: Option<Box<str>>) {
         if !self.tear_down(session) {
             return;
         }
@@ -493,7 +539,7 @@ impl Shard {
         if polling.is_some() {
             return self.close_polling(session, closing);
         }
-        self.actions.push_back(Action::Close { transport: *transport, closing });
+        self.actions.push_back(Action::Close { transport: *transport, closing, text });
     }
 
     /// Like [`Shard::close`], without sending what waits.
@@ -610,7 +656,7 @@ impl Shard {
     fn push(&mut self, session: u32, frame: Frame) {
         match self.outboxes.push(session, frame) {
             Offer::Queued | Offer::Closed => {}
-            Offer::Full => unreachable!("answers have no bound"),
+            Offer::Full | Offer::Skipped => unreachable!("answers have no bound"),
         }
     }
 

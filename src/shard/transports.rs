@@ -305,7 +305,7 @@ impl Shard {
         if probe.give_up_at <= now {
             let transport = probe.transport;
             polling.probe = None;
-            self.actions.push_back(Action::Close { transport, closing: UPGRADE_TIMEOUT });
+            self.actions.push_back(Action::Close { transport, closing: UPGRADE_TIMEOUT, text: None });
         } else if probe.noop_at <= now {
             probe.noop_at = Millis::NEVER;
             if polling.poll.is_some() && self.outboxes.is_empty(at.slot) {
@@ -320,7 +320,7 @@ impl Shard {
         self.counters.count(counters::CLOSES, closing.label);
         let polling = self.sessions[at.slot].polling.as_mut().expect("the caller knows that it polls");
         if let Some(probe) = polling.probe.take() {
-            self.actions.push_back(Action::Close { transport: probe.transport, closing });
+            self.actions.push_back(Action::Close { transport: probe.transport, closing, text: None });
         }
         if let Some(post) = polling.post.take_if(|_| !polling.holds_answers) {
             self.actions.push_back(Action::EndPost { transport: post });

@@ -4,13 +4,24 @@ const net = require("net");
 const http = require("http");
 const assert = require("assert");
 
-setTimeout(() => {
-  console.error("watchdog: the program has not ended within 60 s");
-  process.exit(1);
-}, 60000).unref();
+let watchdog;
 
-// The arguments are three addresses HOST:PORT and whatever the program takes.
+// The program must end within this; anew at each call.
+function limit(seconds) {
+  clearTimeout(watchdog);
+  watchdog = setTimeout(() => {
+    console.error(`watchdog: the program has not ended within ${seconds} s`);
+    process.exit(1);
+  }, seconds * 1000).unref();
+}
+limit(60);
+
+// The arguments are three addresses HOST:PORT, of which reference.js has only the first and "-" stands for the others,
+// and whatever the program takes.
 const [listen, ingest, admin, ...args] = process.argv.slice(2);
+
+// Whether the server is Node's own: reference.js.
+const isReference = ingest === "-";
 
 function run(main) {
   // Timers that keep nothing alive must not let the program end before `main` has.
@@ -27,11 +38,12 @@ function run(main) {
   );
 }
 
-// A publisher's connection: `ask(line)` sends an object or a string and resolves to the receipt.
+// A publisher's connection: `ask(line)` sends an object and resolves to the receipt. Receipts of lines that wait for clients
+// may come later than those of the lines behind them.
 class Publisher {
   constructor() {
     const [host, port] = ingest.split(":");
-    this.waiting = [];
+    this.waiting = new Map();
     this.rest = "";
     this.lastId = 0;
     this.socket = net.connect(port, host);
@@ -39,13 +51,18 @@ class Publisher {
     this.socket.on("data", (data) => {
       const lines = (this.rest + data).split("\n");
       this.rest = lines.pop();
-      for (const line of lines) this.waiting.shift()(JSON.parse(line));
+      for (const line of lines) {
+        const receipt = JSON.parse(line);
+        assert.ok(this.waiting.has(receipt.id), line);
+        this.waiting.get(receipt.id)(receipt);
+        this.waiting.delete(receipt.id);
+      }
     });
   }
   async ask(line) {
     const id = ++this.lastId;
     const receipt = await new Promise((resolve) => {
-      this.waiting.push(resolve);
+      this.waiting.set(id, resolve);
       this.socket.write(JSON.stringify({ ...line, id }) + "\n");
     });
     assert.strictEqual(receipt.id, id);
@@ -79,4 +96,8 @@ async function until(holds) {
   while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 10));
 }
 
-module.exports = { listen, ingest, admin, args, run, assert, Publisher, once, metric, until };
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+module.exports = {
+  listen, ingest, admin, args, isReference, limit, run, assert, Publisher, once, metric, until, sleep,
+};

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod python;
 pub mod swarm;
 pub mod wire;
 
@@ -180,6 +181,11 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.listen)
+    }
+
+    /// For clients, publishers and operators, as programs of `tests/clients` take them.
+    pub fn addresses(&self) -> [String; 3] {
+        [self.listen, self.ingest, self.admin].map(|address| address.to_string())
     }
 
     /// What it has logged so far.
@@ -631,7 +637,7 @@ impl RawClient {
 
 // ---- Node programs ----
 
-/// A program of `tests/clients` that runs beside the test. It ends by itself after 60 s at the latest.
+/// A program of `tests/clients` that runs beside the test. It ends by itself if it is forgotten.
 pub struct Node {
     child: Child,
     lines: Receiver<String>,
@@ -643,12 +649,18 @@ impl Node {
     /// Starts it with the server's three addresses and `args` as arguments.
     #[track_caller]
     pub fn start(program: &str, server: &Server, args: &[&str]) -> Node {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+        let addresses = server.addresses();
+        Node::run(Command::new("node"), program, addresses.iter().map(String::as_str).chain(args.iter().copied()))
+    }
+
+    /// Has a program of `tests/clients` run by this interpreter.
+    #[track_caller]
+    pub fn run<'a>(mut interpreter: Command, program: &str, args: impl IntoIterator<Item = &'a str>) -> Node {
+        let folder = clients_folder();
         assert!(folder.join("node_modules").exists(), "the Node clients are missing: run `npm ci` in {folder:?}");
-        let mut command = Command::new("node");
-        command.arg(folder.join(program)).args([server.listen, server.ingest, server.admin].map(|a| a.to_string()));
+        let command = interpreter.arg(folder.join(program));
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start node: {error}"));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
         let (sender, lines) = mpsc::channel();
         let streams: [Box<dyn Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
@@ -682,6 +694,23 @@ impl Node {
         }
     }
 
+    /// Waits until the program prints a line that begins with `prefix`, and returns the rest of it.
+    #[track_caller]
+    pub fn await_prefix(&mut self, prefix: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(LIMIT * 2) {
+                Ok(line) => {
+                    let found = line.strip_prefix(prefix).map(str::to_owned);
+                    self.seen.push(line);
+                    if let Some(rest) = found {
+                        return rest;
+                    }
+                }
+                Err(_) => panic!("{} printed nothing with {prefix:?} but:\n{}", self.name, self.seen.join("\n")),
+            }
+        }
+    }
+
     /// Waits for the end, which must be exit code 0.
     #[track_caller]
     pub fn finish(mut self) {
@@ -703,6 +732,11 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where the programs are that [`Node`] runs.
+pub fn clients_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
 /// Runs a program of `tests/clients` to its end.

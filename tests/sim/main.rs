@@ -21,7 +21,7 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn every_socket_gets_what_is_its_own_in_order_and_nothing_else() {
-    let (mut certainties, mut upgrades) = (0, 0);
+    let (mut certainties, mut acks, mut upgrades) = (0, 0, 0);
     for seed in seeds() {
         let run = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -30,11 +30,12 @@ fn every_socket_gets_what_is_its_own_in_order_and_nothing_else() {
                 world.settle();
             }
             world.finish();
-            (world.certainties(), world.upgrades())
+            (world.certainties(), world.acks(), world.upgrades())
         });
         match run {
-            Ok((decided, upgraded)) => {
+            Ok((decided, acknowledged, upgraded)) => {
                 certainties += decided;
+                acks += acknowledged;
                 upgrades += upgraded;
             }
             Err(panic) => {
@@ -43,9 +44,9 @@ fn every_socket_gets_what_is_its_own_in_order_and_nothing_else() {
             }
         }
     }
-    println!("{certainties} deliveries were certain, and came; {upgrades} clients upgraded");
+    println!("{certainties} deliveries were certain, and came; {acks} were acknowledged in time; {upgrades} upgrades");
     let single = seeds().len() == 1;
-    assert!(single || certainties > 0 && upgrades > 0, "a model that decides nothing finds nothing");
+    assert!(single || certainties > 0 && acks > 0 && upgrades > 0, "a model that decides nothing finds nothing");
 }
 
 #[test]

@@ -6,15 +6,44 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// A moment of the run: the count of steps.
 pub type Step = u64;
 
+/// A room's name in the model: the namespace's name, a space, and the room's own name; without the latter it is the
+/// whole namespace. So rooms of two namespaces share nothing, whatever they are called.
+pub fn place(namespace: &str, room: &str) -> String {
+    format!("{namespace} {room}")
+}
+
 /// A published event.
 #[derive(Debug)]
 pub struct Event {
-    /// Rooms by name; empty for the whole namespace.
+    /// Rooms by their places, at least one.
     pub rooms: Vec<String>,
     pub except: Vec<String>,
     pub published: Step,
     /// Offsets from the receipt, in the order of `rooms`.
     pub offsets: Vec<u64>,
+    pub volatile: bool,
+    /// Set if it asks for acknowledgements.
+    pub ask: Option<Ask>,
+}
+
+/// A wish for acknowledgements, and what came of it.
+#[derive(Debug)]
+pub struct Ask {
+    /// Before this, in virtual milliseconds, its time cannot be over.
+    pub not_due_before: u64,
+    pub receipt: Option<AckReceipt>,
+}
+
+/// What the receipt says of clients' answers.
+#[derive(Debug)]
+pub struct AckReceipt {
+    pub step: Step,
+    /// In virtual milliseconds.
+    pub time: u64,
+    pub asked: u64,
+    /// Numbers of the clients that answered, in the order of the receipt.
+    pub answers: Vec<usize>,
+    pub missing: u64,
 }
 
 /// A publisher's operation on the members of a room.
@@ -22,7 +51,7 @@ pub struct Event {
 pub struct Operation {
     pub id: u64,
     pub kind: &'static str,
-    /// The namespace is the room "".
+    /// A place, as are the rooms.
     pub target: String,
     pub rooms: Vec<String>,
     /// It takes effect between these two.
@@ -52,9 +81,9 @@ impl Membership {
 /// A client as the outside sees it.
 #[derive(Debug, Default)]
 pub struct Client {
-    /// By room; the namespace is the room "", the own id is a room as well.
+    /// By place; the whole namespace is one, and the own id is a room as well.
     pub memberships: BTreeMap<String, Vec<Membership>>,
-    /// By room: when the client asked to leave.
+    /// By place: when the client asked to leave.
     pub leaves: BTreeMap<String, Vec<Step>>,
     /// Events in the order they came, each with its step.
     pub received: Vec<(u64, Step)>,
@@ -62,6 +91,10 @@ pub struct Client {
     pub stuck: bool,
     /// It may hear of things long after they have happened.
     pub polls: bool,
+    /// It can be asked for acknowledgements.
+    pub socket_io: bool,
+    /// Events that it has acknowledged, each with the step of the first time.
+    pub acked: BTreeMap<u64, Step>,
     /// When its connection ended.
     pub gone: Option<Step>,
 }
@@ -73,6 +106,10 @@ pub struct Model {
     pub clients: Vec<Client>,
     /// Steps at which nothing was under way.
     pub quiet: Vec<Step>,
+    /// Steps at which nothing was under way but asks for acknowledgements.
+    pub still: Vec<Step>,
+    /// Volatile frames that cores say they have skipped.
+    pub volatile_dropped: u64,
 }
 
 impl Model {
@@ -80,8 +117,8 @@ impl Model {
     pub fn check(&self) {
         let mut orders: HashMap<&str, BTreeMap<u64, u64>> = HashMap::new();
         for (&id, event) in &self.events {
-            assert_eq!(event.offsets.len(), event.rooms.len().max(1), "event {id} has its receipts");
-            for (room, &offset) in rooms(event).zip(&event.offsets) {
+            assert_eq!(event.offsets.len(), event.rooms.len(), "event {id} has its receipts");
+            for (room, &offset) in event.rooms.iter().zip(&event.offsets) {
                 let other = orders.entry(room).or_default().insert(offset, id);
                 assert_eq!(other, None, "two events at offset {offset} of {room:?}");
             }
@@ -98,6 +135,65 @@ impl Model {
                 self.check_gaps(number, client, &orders);
             }
         }
+        let honest = self.clients.iter().filter(|client| !client.stuck);
+        let skipped: usize = honest.map(|client| self.volatile_missed(client)).sum();
+        assert!(skipped as u64 <= self.volatile_dropped, "{skipped} volatile events are missing without a reason");
+        self.events.iter().for_each(|(id, event)| self.check_ask(*id, event));
+    }
+
+    /// At a still step: whoever an event waits for is there, has got it, and has not answered.
+    pub fn check_waits_for_somebody(&self, id: u64) {
+        let silent = |client: &Client| {
+            let got = client.stuck || client.received.iter().any(|(other, _)| *other == id);
+            // Of a client that polled, the server may not know yet that it is gone.
+            let there = if client.gone.is_none() { got } else { client.polls };
+            client.socket_io && there && !client.acked.contains_key(&id)
+        };
+        assert!(self.clients.iter().any(silent), "event {id} waits for nobody: {:?}", self.events[&id]);
+    }
+
+    /// Asked is who got the event, and answered who answered in time.
+    fn check_ask(&self, id: u64, event: &Event) {
+        let Some(ask) = &event.ask else { return };
+        let receipt = ask.receipt.as_ref().unwrap_or_else(|| panic!("event {id} has no receipt: {event:?}"));
+        let AckReceipt { step, asked, answers, missing, .. } = receipt;
+        assert_eq!(*asked, answers.len() as u64 + missing, "event {id}: {receipt:?}");
+        let complete = receipt.time < ask.not_due_before;
+        let (mut surely, mut maybe) = (0, 0);
+        for (number, client) in self.clients.iter().enumerate().filter(|(_, client)| client.socket_io) {
+            let got = client.received.iter().any(|(other, _)| *other == id);
+            let said = answers.iter().filter(|other| **other == number).count();
+            surely += u64::from(got);
+            maybe += u64::from(got || client.stuck || client.gone.is_some());
+            assert!(said <= 1, "event {id}: client {number} answered twice: {receipt:?}");
+            let acked = client.acked.get(&id).filter(|acked| *acked <= step);
+            assert!(said == 0 || got && acked.is_some(), "event {id}: client {number} did not say so: {receipt:?}");
+            // One that does not read, or reads later, does not know when it is sent away.
+            let after = |moment: Step| client.gone.is_none_or(|gone| !client.polls && gone > moment);
+            let stays = !client.stuck && after(*step);
+            if complete {
+                assert!(!(got && stays) || acked.is_some(), "event {id} did not wait for client {number}: {receipt:?}");
+            }
+            // A client that is just being sent away may say so in vain.
+            let heard = acked.filter(|acked| after(**acked + 1));
+            let in_time = heard.is_some_and(|acked| complete || self.still.iter().any(|s| acked <= s && s < step));
+            assert!(!in_time || said == 1, "event {id} misses client {number}'s answer: {receipt:?} {client:?}");
+        }
+        assert!(*asked <= maybe, "event {id} asked {asked} of at most {maybe}: {receipt:?}");
+        assert!(!complete || *asked >= surely, "event {id} asked {asked} of at least {surely}: {receipt:?}");
+    }
+
+    /// Acknowledgements that came in time: a model that sees none finds nothing.
+    pub fn acks(&self) -> usize {
+        let receipts = self.events.values().filter_map(|event| event.ask.as_ref()?.receipt.as_ref());
+        receipts.map(|receipt| receipt.answers.len()).sum()
+    }
+
+    /// Volatile events that the client was there for and has not got: its outbox must have been full.
+    fn volatile_missed(&self, client: &Client) -> usize {
+        let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
+        let missed = |(id, event): &(&u64, &Event)| event.volatile && !received.contains(id);
+        self.events.iter().filter(missed).filter(|(_, event)| self.must_get(client, event)).count()
     }
 
     /// How many (client, event) pairs the rules decide: a model that decides nothing would find nothing.
@@ -117,7 +213,7 @@ impl Model {
     fn check_nothing_foreign(&self, number: usize, client: &Client) {
         for &(id, step) in &client.received {
             let event = &self.events[&id];
-            let may = rooms(event).any(|room| self.possible(client, room, event.published, step, 0));
+            let may = event.rooms.iter().any(|room| self.possible(client, room, event.published, step, 0));
             assert!(may, "client {number} got event {id} {event:?} at {step}: {client:?}");
             let excepted = event.except.iter().any(|room| self.certain(client, room, event.published, step));
             assert!(!excepted, "client {number} got event {id} {event:?}, from which it was excepted");
@@ -129,14 +225,14 @@ impl Model {
     fn check_complete(&self, number: usize, client: &Client) {
         let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
         for (id, event) in &self.events {
-            let missed = !received.contains(id) && self.must_get(client, event);
+            let missed = !event.volatile && !received.contains(id) && self.must_get(client, event);
             assert!(!missed, "client {number} missed event {id} {event:?}: {client:?} {:?}", self.operations);
         }
     }
 
     fn must_get(&self, client: &Client, event: &Event) -> bool {
         let Some(settled) = self.settled(event.published) else { return false };
-        rooms(event).any(|room| self.certain(client, room, event.published, settled))
+        event.rooms.iter().any(|room| self.certain(client, room, event.published, settled))
             && !event.except.iter().any(|room| self.possible(client, room, event.published, settled, 0))
     }
 
@@ -177,7 +273,7 @@ impl Model {
                 }
                 for (offset, id) in order.range(first + 1..last) {
                     let event = &self.events[id];
-                    let missing = event.except.is_empty() && !received.contains(id);
+                    let missing = event.except.is_empty() && !event.volatile && !received.contains(id);
                     assert!(!missing, "client {number} has a gap at offset {offset} (event {id}) of {room:?}");
                 }
             }
@@ -188,7 +284,7 @@ impl Model {
     fn run(&self, client: &Client, room: &str) -> Vec<(u64, u64, Step)> {
         let of_room = |&(id, step): &(u64, Step)| {
             let event = &self.events[&id];
-            let place = rooms(event).position(|other| other == room)?;
+            let place = event.rooms.iter().position(|other| other == room)?;
             Some((event.offsets[place], id, step))
         };
         client.received.iter().filter_map(of_room).collect()
@@ -262,10 +358,4 @@ impl Model {
         let overlaps = |op: &&Operation| op.handed <= to && op.done.is_none_or(|done| done >= since);
         self.operations.iter().filter(overlaps).filter(takes_out).any(|op| self.meant(client, op, 0))
     }
-}
-
-/// The event's rooms, the namespace's own included.
-fn rooms(event: &Event) -> impl Iterator<Item = &str> {
-    let whole = event.rooms.is_empty().then_some("");
-    event.rooms.iter().map(String::as_str).chain(whole)
 }

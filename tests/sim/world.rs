@@ -4,7 +4,7 @@ mod lives;
 mod net;
 mod polling;
 
-use crate::model::{Client, Event, Membership, Model, Operation, Step};
+use crate::model::{AckReceipt, Ask, Client, Event, Membership, Model, Operation, Step, place};
 use net::Net;
 use polling::Poller;
 use roomcast::base::clock::Millis;
@@ -13,6 +13,7 @@ use roomcast::ingest::publisher::{self, Desk, Publisher};
 use roomcast::mesh;
 use roomcast::proto::{json, raw::Shape};
 use roomcast::room::owner;
+use roomcast::session::namespace::{NamePattern, NamespaceName};
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions, NOWHERE};
 use roomcast::shard::{self, Action, Flow, Handshake, Namespace, Shard};
@@ -20,7 +21,6 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 
 const RULES: &str = r#"
-name = "/"
 [[on]]
 event = "join"
 join = ["{data.room}"]
@@ -31,6 +31,9 @@ leave = ["{data.room}"]
 reply = { event = "left", data = { room = "{data.room}" } }
 "#;
 const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+/// One of its own, where most clients are, and two of one pattern.
+const NAMESPACES: [&str; 4] = ["/", "/", "/w-1", "/w-2"];
+const PATTERN: &str = "/w-[0-9]";
 const PING_INTERVAL_MS: u64 = 25_000;
 const PING_TIMEOUT_MS: u64 = 20_000;
 /// Not their sum, at which two things would happen to a session at once.
@@ -69,6 +72,7 @@ struct Peer {
     transport: SlotRef,
     session: SlotRef,
     kind: Kind,
+    namespace: &'static str,
     /// The own id, once it is known (Socket.IO tells it).
     sid: Option<String>,
     open: bool,
@@ -77,29 +81,33 @@ struct Peer {
     /// A message is being handled; more wait.
     busy: bool,
     waiting: VecDeque<String>,
-    /// Joins and leaves that were asked for and not answered: room, and how many memberships of it there were then.
+    /// Joins and leaves that were asked for and not answered: place, and how many memberships of it there were then.
     asked: VecDeque<(String, usize)>,
-    /// Frames are left in the outbox: the client does not read.
-    stuck: bool,
+    /// Since when frames are left in the outbox: the client does not read.
+    stuck: Option<Step>,
+    /// Acknowledgements that the client may give later: id and event.
+    owed: Vec<(u64, u64)>,
     inbox: Vec<u8>,
     /// Its place among the clients that began with polling: what is said of transports is there.
     poller: Option<usize>,
 }
 
 impl Peer {
-    fn new(core: usize, transport: SlotRef, session: SlotRef, kind: Kind) -> Peer {
+    fn new(core: usize, transport: SlotRef, session: SlotRef, kind: Kind, namespace: &'static str) -> Peer {
         Peer {
             core,
             transport,
             session,
             kind,
+            namespace,
             sid: None,
             open: true,
             connected: false,
             busy: false,
             waiting: VecDeque::new(),
             asked: VecDeque::new(),
-            stuck: false,
+            stuck: None,
+            owed: Vec::new(),
             inbox: Vec::new(),
             poller: None,
         }
@@ -117,8 +125,25 @@ struct Source {
 
 #[derive(Clone, Debug)]
 enum Line {
-    Event { id: u64, rooms: Vec<String>, except: Vec<String> },
-    Operation { id: u64, kind: &'static str, target: Option<String>, rooms: Vec<String> },
+    Event {
+        id: u64,
+        namespace: &'static str,
+        rooms: Vec<String>,
+        except: Vec<String>,
+        volatile: bool,
+        ack_timeout_ms: Option<u64>,
+    },
+    Operation {
+        id: u64,
+        namespace: &'static str,
+        kind: &'static str,
+        target: Option<String>,
+        rooms: Vec<String>,
+    },
+}
+
+fn places(namespace: &str, rooms: &[String]) -> Vec<String> {
+    rooms.iter().map(|room| place(namespace, room)).collect()
 }
 
 pub struct World {
@@ -154,8 +179,10 @@ impl World {
                 upgrade_timeout_ms: UPGRADE_TIMEOUT_MS,
             },
             limits: LimitOptions {
-                message_bytes_max: 10_000,
+                packet_bytes_max: 10_000,
                 attachments_max: 10,
+                namespaces_per_session_max: 128,
+                namespace_bytes_max: 200,
                 rooms_per_socket_max: 128,
                 room_name_bytes_max: 200,
                 outbox_bytes_max: OUTBOX_BYTES_MAX,
@@ -169,8 +196,10 @@ impl World {
             .enumerate()
             .map(|(core, port)| {
                 let source: RulesSource = toml::from_str(RULES).unwrap();
-                let rules = NamespaceRules::compile(&source).unwrap();
-                let namespaces = vec![Namespace { name: "/".into(), rules }];
+                let pattern = NamespaceName::Pattern(NamePattern::compile(PATTERN).unwrap());
+                let namespaces = [NamespaceName::from("/"), pattern];
+                let rules = || NamespaceRules::compile(&source).unwrap();
+                let namespaces = namespaces.into_iter().map(|name| Namespace { name, rules: rules() }).collect();
                 Shard::new(port, topology.clone(), namespaces, options, [core as u8; 32], now, 1)
             })
             .collect();
@@ -179,8 +208,9 @@ impl World {
             receipt_bytes_max: 10_000,
             rooms_per_line_max: 10,
             room_name_bytes_max: 200,
+            ack_timeout_ms_max: 1_000,
         };
-        let desks = (0..cores).map(|_| Desk::new(ingest, vec![false])).collect();
+        let desks = (0..cores).map(|_| Desk::new(ingest, vec![false, false])).collect();
         let source = |slot: u32| Source {
             publisher: Publisher::new(),
             at: SlotRef { slot, generation: 0 },
@@ -203,6 +233,11 @@ impl World {
             next_id: 1,
             transports: 0,
         }
+    }
+
+    /// Acknowledgements that came in time.
+    pub fn acks(&self) -> usize {
+        self.model.acks()
     }
 
     /// What the model could decide.
@@ -230,7 +265,8 @@ impl World {
                 16..=22 => self.ask("leave"),
                 23..=24 => self.leave_for_good(),
                 25 => self.get_stuck(),
-                26..=37 => self.publish_event(),
+                26 => self.acknowledge_late(),
+                27..=37 => self.publish_event(),
                 38..=39 => self.publish_operation(),
                 40..=55 => self.hand_over(),
                 56..=60 => self.pass_time(),
@@ -261,6 +297,11 @@ impl World {
     pub fn settle(&mut self) {
         self.come_to_rest();
         self.model.quiet.push(self.step);
+        self.check_nothing_volatile_waits();
+        for shard in &self.shards {
+            assert_eq!(shard.counters.acks_dropped, 0, "the bound is far away");
+        }
+        self.model.volatile_dropped = self.shards.iter().map(|shard| shard.counters.volatile_dropped).sum();
         self.shards.iter().for_each(Shard::check);
         self.check_attachments();
         self.model.check();
@@ -278,11 +319,27 @@ impl World {
             self.observe();
             let polling = self.poll_to_rest();
             self.observe();
-            let lines = self.sources.iter().flatten().any(|s| !s.unsent.is_empty() || !s.sent.is_empty());
+            let waits = |source: &Source| {
+                let unasking = source.sent.iter().any(|line| !line.asks());
+                unasking || !source.unsent.is_empty() || source.publisher.is_loaded()
+            };
+            let lines = self.sources.iter().flatten().any(waits);
             let messages = self.shards.iter().any(|shard| !shard.port.is_idle() || !shard.may_publish());
             let asking = self.peers.iter().any(|peer| peer.open && (peer.busy || !peer.waiting.is_empty()));
-            if !lines && !messages && !asking && !polling && !self.poll_waits() {
+            if lines || messages || asking || polling || self.poll_waits() {
+                continue;
+            }
+            self.model.still.push(self.step);
+            let asks: Vec<u64> = self.sources.iter().flatten().flat_map(|s| &s.sent).map(Line::id).collect();
+            if asks.is_empty() {
                 break;
+            }
+            asks.into_iter().for_each(|id| self.model.check_waits_for_somebody(id));
+            if self.random.chance(3) {
+                self.acknowledge_late();
+            } else {
+                let later = self.now.after(1 + self.random.below(50) as u64);
+                self.advance_to(later);
             }
         }
         self.net.check_rest();
@@ -302,7 +359,7 @@ impl World {
             assert_eq!((shard.counters.sessions_polling, shard.counters.sessions_socket_io), (0, 0));
             assert_eq!(shard.counters.sessions_raw, 0);
             assert!(shard.timers.len() <= 1, "only idle rooms have a deadline");
-            assert_eq!((shard.counters.sockets, shard.counters.rooms_attached), (0, 0));
+            assert_eq!((shard.counters.sockets, shard.counters.rooms_attached, shard.counters.asks_open), (0, 0, 0));
             assert_eq!(shard.counters.joins, shard.counters.leaves);
             assert_eq!(shard.attachments().count(), 0, "an owner believes in members that are gone");
             assert_eq!(shard.outboxes.bytes_waiting(), 0);
@@ -315,7 +372,7 @@ impl World {
         self.settle();
         let opened = self.now;
         let core = self.peers[0].core;
-        self.peers[0].stuck = true;
+        self.peers[0].stuck = Some(self.step);
         let gone = opened.after(PING_INTERVAL_MS + PING_TIMEOUT_MS);
         while self.now < gone {
             let shard = &mut self.shards[core];
@@ -348,17 +405,19 @@ impl World {
             1 => Kind::Raw { namespace: NamespaceId(0), shape: Shape::Flat },
             _ => Kind::SocketIo,
         };
+        // Raw clients are where their endpoint is.
+        let namespace = if kind == Kind::SocketIo { *self.random.pick(&NAMESPACES) } else { "/" };
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let handshake = Handshake { kind, polls: false, query: "", ip, message_bytes_max: 10_000 };
         let session = self.shards[core].open(transport, handshake, self.now);
-        let mut client = Client::default();
-        client.memberships.insert(String::new(), vec![Membership::asked(self.step)]);
+        let mut client = Client { socket_io: kind == Kind::SocketIo, ..Client::default() };
+        client.memberships.insert(place(namespace, ""), vec![Membership::asked(self.step)]);
         self.model.clients.push(client);
         let raw_busy = kind != Kind::SocketIo && self.shards[core].is_busy(session);
-        self.peers.push(Peer { busy: raw_busy, ..Peer::new(core, transport, session, kind) });
+        self.peers.push(Peer { busy: raw_busy, ..Peer::new(core, transport, session, kind, namespace) });
         let peer = self.peers.len() - 1;
         if kind == Kind::SocketIo {
-            self.say(peer, "40".to_owned());
+            self.say(peer, format!("40{}", prefix(namespace)));
         } else if !raw_busy {
             self.raw_connected(peer);
         }
@@ -385,23 +444,25 @@ impl World {
             return;
         }
         let room = *self.random.pick(&ROOMS);
+        let namespace = self.peers[peer].namespace;
         let text = match self.peers[peer].kind {
-            Kind::SocketIo => format!(r#"42["{what}",{{"room":"{room}"}}]"#),
+            Kind::SocketIo => format!(r#"42{}["{what}",{{"room":"{room}"}}]"#, prefix(namespace)),
             Kind::Raw { .. } => format!(r#"{{"type":"{what}","data":{{"room":"{room}"}}}}"#),
             Kind::EngineIoEcho | Kind::WebSocketEcho => unreachable!("no echoes here"),
         };
         let step = self.step;
+        let room = place(namespace, room);
         let client = &mut self.model.clients[peer];
-        let list = client.memberships.entry(room.to_owned()).or_default();
+        let list = client.memberships.entry(room.clone()).or_default();
         if what == "join" {
             list.push(Membership::asked(step));
         } else {
-            client.leaves.entry(room.to_owned()).or_default().push(step);
+            client.leaves.entry(room.clone()).or_default().push(step);
             list.iter_mut().filter(|m| m.ended.is_none()).for_each(|m| {
                 m.leaving.get_or_insert(step);
             });
         }
-        self.peers[peer].asked.push_back((room.to_owned(), list.len()));
+        self.peers[peer].asked.push_back((room, list.len()));
         self.say(peer, text);
     }
 
@@ -418,6 +479,9 @@ impl World {
         while !self.peers[index].busy && self.peers[index].open {
             let Some(text) = self.peers[index].waiting.pop_front() else { return };
             let (core, session) = (self.peers[index].core, self.peers[index].session);
+            if let Some(event) = acknowledged_event(&text) {
+                self.model.clients[index].acked.entry(event).or_insert(self.step);
+            }
             let flow = self.shards[core].text(session, &text, self.now);
             self.peers[index].busy = flow == Flow::Wait;
         }
@@ -436,8 +500,57 @@ impl World {
         peers.retain(|&peer| self.peers[peer].poller.is_none());
         if !peers.is_empty() {
             let peer = *self.random.pick(&peers);
-            self.peers[peer].stuck = true;
+            self.peers[peer].stuck.get_or_insert(self.step);
             self.model.clients[peer].stuck = true;
+            // As the data plane does when the kernel takes no more.
+            self.shards[self.peers[peer].core].outboxes.block(self.peers[peer].session.slot);
+        }
+    }
+
+    /// A client gives an answer that it has kept back, in time or not.
+    fn acknowledge_late(&mut self) {
+        let peers = self.open_peers();
+        if peers.is_empty() {
+            return;
+        }
+        let peer = *self.random.pick(&peers);
+        if let Some((id, event)) = self.peers[peer].owed.pop() {
+            self.acknowledge(peer, id, event);
+        }
+    }
+
+    fn acknowledge(&mut self, peer: usize, id: u64, event: u64) {
+        let own = prefix(self.peers[peer].namespace);
+        self.say(peer, format!("43{own}{id}[{event},\"{peer}\"]"));
+    }
+
+    /// The client is asked: it answers, answers twice or more than it was asked, thinks about it, or does nothing.
+    fn asked(&mut self, peer: usize, id: u64, event: u64) {
+        match self.random.below(8) {
+            0..=3 => self.acknowledge(peer, id, event),
+            4 => {
+                self.acknowledge(peer, id, event);
+                self.acknowledge(peer, id, event);
+                let own = prefix(self.peers[peer].namespace);
+                self.say(peer, format!("43{own}{}[]", id + 1_000_000));
+            }
+            5 | 6 => self.peers[peer].owed.push((id, event)),
+            _ => {}
+        }
+    }
+
+    /// Whoever does not read has no volatile event waiting that came after the standstill.
+    fn check_nothing_volatile_waits(&self) {
+        for (number, peer) in self.peers.iter().enumerate().filter(|(_, peer)| peer.open) {
+            let Some(since) = peer.stuck else { continue };
+            let outboxes = &self.shards[peer.core].outboxes;
+            let mut bytes: Vec<u8> = outboxes.waiting(peer.session.slot).flat_map(|(_, b)| b.to_vec()).collect();
+            while let Some(text) = take_frame(&mut bytes) {
+                let data = text.find("{\"n\":").map(|start| &text[start..]);
+                let Some(id) = data.and_then(|data| data[5..].split('}').next()) else { continue };
+                let event = &self.model.events[&id.parse().unwrap()];
+                assert!(!event.volatile || event.published <= since, "client {number} will get {event:?}");
+            }
         }
     }
 
@@ -456,8 +569,9 @@ impl World {
 
     fn advance_to(&mut self, now: Millis) {
         self.now = now;
+        self.net.fire_timers(now, &mut self.shards);
         self.shards.iter_mut().for_each(|shard| shard.advance(now));
-        self.net.advance(now, &self.shards);
+        self.net.lives.advance(now, &self.shards);
         self.observe();
     }
 
@@ -504,7 +618,10 @@ impl World {
         let except = if self.random.chance(6) { self.some_rooms() } else { Vec::new() };
         rooms.dedup();
         let id = self.take_id();
-        self.queue_line(Line::Event { id, rooms, except });
+        let namespace = *self.random.pick(&NAMESPACES);
+        let volatile = self.random.chance(5);
+        let ack_timeout_ms = self.random.chance(3).then(|| 1 + self.random.below(200) as u64);
+        self.queue_line(Line::Event { id, namespace, rooms, except, volatile, ack_timeout_ms });
     }
 
     fn publish_operation(&mut self) {
@@ -513,7 +630,8 @@ impl World {
         let target = if self.random.chance(5) { None } else { self.some_rooms().pop() };
         let rooms = vec![(*self.random.pick(&ROOMS)).to_owned()];
         let id = self.take_id();
-        self.queue_line(Line::Operation { id, kind, target, rooms });
+        let namespace = *self.random.pick(&NAMESPACES);
+        self.queue_line(Line::Operation { id, namespace, kind, target, rooms });
     }
 
     fn take_id(&mut self) -> u64 {
@@ -549,13 +667,18 @@ impl World {
         if let Some(line) = source.unsent.pop_front() {
             bytes = line_text(&line).into_bytes();
             match &line {
-                Line::Event { id, rooms, except } => {
-                    let (rooms, except) = (rooms.clone(), except.clone());
-                    let event = Event { rooms, except, published: step, offsets: Vec::new() };
+                Line::Event { id, namespace, rooms, except, volatile, ack_timeout_ms } => {
+                    let whole = [String::new()];
+                    let rooms = places(namespace, if rooms.is_empty() { &whole } else { rooms });
+                    let (except, volatile) = (places(namespace, except), *volatile);
+                    let now = self.now;
+                    let ask = ack_timeout_ms.map(|ms| Ask { not_due_before: now.after(ms).0, receipt: None });
+                    let event = Event { rooms, except, published: step, offsets: Vec::new(), volatile, ask };
                     self.model.events.insert(*id, event);
                 }
-                Line::Operation { id, kind, target, rooms } => {
-                    let (target, rooms) = (target.clone().unwrap_or_default(), rooms.clone());
+                Line::Operation { id, namespace, kind, target, rooms } => {
+                    let target = place(namespace, target.as_deref().unwrap_or_default());
+                    let rooms = places(namespace, rooms);
                     let operation = Operation { id: *id, kind, target, rooms, handed: step, done: None };
                     self.model.operations.push(operation);
                 }
@@ -585,6 +708,7 @@ impl World {
 
     /// Does what shards want done, and lets clients and publishers see what came.
     fn observe(&mut self) {
+        self.note_acks();
         for core in 0..self.shards.len() {
             while let Some(action) = self.shards[core].poll_action() {
                 let Some(action) = self.net.act(&mut self.shards, core, action) else { continue };
@@ -604,16 +728,20 @@ impl World {
                         }
                         self.hear(peer);
                     }
-                    Action::TransportTimer { .. }
-                    | Action::EndPoll { .. }
+                    Action::EndPoll { .. }
                     | Action::EndPost { .. }
                     | Action::Upgraded { .. }
-                    | Action::Ended { .. } => unreachable!("of polled clients alone"),
+                    | Action::Ended { .. } => {
+                        unreachable!("of polled clients alone")
+                    }
                     Action::Receipt { to, room, offset } => {
                         self.sources[core][to.publisher.slot as usize].publisher.receipt(to, room, offset);
                     }
                     Action::Operated { to, sockets, refused } => {
                         self.sources[core][to.publisher.slot as usize].publisher.operated(to, sockets, refused);
+                    }
+                    Action::Acknowledged { to, acks } => {
+                        self.sources[core][to.publisher.slot as usize].publisher.acknowledged(to, acks);
                     }
                 }
             }
@@ -633,9 +761,15 @@ impl World {
     fn read_receipts(&mut self, core: usize, index: usize) {
         let text = std::mem::take(self.sources[core][index].publisher.outbox());
         for answer in String::from_utf8(text).unwrap().lines() {
-            let line = self.sources[core][index].sent.pop_front().expect("an answer has a line");
-            assert_eq!(json::get(answer, "ok"), Some("true"), "{answer} to {line:?}");
+            assert_eq!(json::get(answer, "ok"), Some("true"), "{answer}");
             let id: u64 = json::get(answer, "id").unwrap().parse().unwrap();
+            let ack = json::get(answer, "ack");
+            let mut sent = self.sources[core][index].sent.iter();
+            // Lines that ask have no place in the order of the answers.
+            let place = sent.position(|line| if ack.is_some() { line.id() == id } else { !line.asks() });
+            let line = place.and_then(|place| self.sources[core][index].sent.remove(place));
+            let line = line.unwrap_or_else(|| panic!("{answer} without a line"));
+            assert_eq!(line.asks(), ack.is_some(), "{answer} to {line:?}");
             match line {
                 Line::Event { id: expected, rooms, .. } => {
                     assert_eq!(id, expected, "answers come in the lines' order");
@@ -646,7 +780,13 @@ impl World {
                             rooms.iter().map(|room| json::get(offsets, room).unwrap().parse().unwrap()).collect()
                         }
                     };
-                    self.model.events.get_mut(&id).unwrap().offsets = offsets;
+                    let receipt = ack.map(|ack| self.understand_acks(id, ack));
+                    let event = self.model.events.get_mut(&id).unwrap();
+                    event.offsets = offsets;
+                    if let Some(ask) = &mut event.ask {
+                        assert!(ask.receipt.is_none(), "two receipts for {event:?}");
+                        ask.receipt = receipt;
+                    }
                 }
                 Line::Operation { id: expected, .. } => {
                     assert_eq!(id, expected, "answers come in the lines' order");
@@ -657,10 +797,24 @@ impl World {
         }
     }
 
+    /// What a receipt says of the answers to an event, each checked against the client that it is said to be from.
+    fn understand_acks(&self, event: u64, ack: &str) -> AckReceipt {
+        let number = |key| json::get(ack, key).unwrap().parse().unwrap();
+        let answers = json::elements(json::get(ack, "answers").unwrap()).map(|answer| {
+            let sid = json::unescape(json::get(answer, "sid").unwrap()).unwrap();
+            let peer = self.peers.iter().position(|peer| peer.sid.as_deref() == Some(&*sid));
+            let peer = peer.unwrap_or_else(|| panic!("{ack}: {sid} is nobody"));
+            assert_eq!(json::get(answer, "args"), Some(&*format!("[{event},\"{peer}\"]")), "{ack}");
+            peer
+        });
+        let answers = answers.collect();
+        AckReceipt { step: self.step, time: self.now.0, asked: number("asked"), answers, missing: number("missing") }
+    }
+
     /// The client reads what was sent to it.
     fn read(&mut self, index: usize) {
         let peer = &mut self.peers[index];
-        if peer.stuck || peer.poller.is_some() {
+        if !peer.open || peer.stuck.is_some() || peer.poller.is_some() {
             return;
         }
         let outboxes = &mut self.shards[peer.core].outboxes;
@@ -690,21 +844,28 @@ impl World {
             if text == "2" {
                 return self.say(index, "3".to_owned());
             }
+            let namespace = self.peers[index].namespace;
             if let Some(grant) = text.strip_prefix("40") {
+                let grant = grant.strip_prefix(&prefix(namespace)).expect("the grant is for this namespace");
                 let sid = json::unescape(json::get(grant, "sid").unwrap()).unwrap().into_owned();
                 self.peers[index].sid = Some(sid.clone());
                 self.peers[index].connected = true;
                 let own = Membership { asked: 0, certain: Some(step), leaving: None, ended: None };
-                self.model.clients[index].memberships.insert(sid, vec![own]);
+                self.model.clients[index].memberships.insert(place(namespace, &sid), vec![own]);
                 self.in_namespace(index);
                 return;
             }
-            if text == "41" {
+            if text.strip_prefix("41") == Some(&prefix(namespace)) {
                 return self.close_peer(index);
             }
         }
+        let mut ack_id = None;
         let (name, data) = match text.strip_prefix("42") {
-            Some(list) => {
+            Some(packet) => {
+                let own = prefix(self.peers[index].namespace);
+                let packet = packet.strip_prefix(&own).expect("the event is for this namespace");
+                let list = packet.trim_start_matches(|c: char| c.is_ascii_digit());
+                ack_id = packet[..packet.len() - list.len()].parse().ok();
                 let mut values = json::elements(list);
                 (values.next().unwrap(), values.next().unwrap_or("{}"))
             }
@@ -714,7 +875,11 @@ impl World {
             "\"joined\"" | "\"left\"" => {
                 let said = json::unescape(json::get(data, "room").unwrap()).unwrap();
                 let (room, count) = self.peers[index].asked.pop_front().expect("an answer was asked for");
-                assert_eq!(room, said, "answers come in the order of the questions");
+                assert_eq!(
+                    room,
+                    place(self.peers[index].namespace, &said),
+                    "answers come in the order of the questions"
+                );
                 let list = self.model.clients[index].memberships.get_mut(&room).unwrap();
                 if name == "\"joined\"" {
                     list[count - 1].certain = Some(step);
@@ -727,6 +892,11 @@ impl World {
             "\"event\"" => {
                 let id: u64 = json::get(data, "n").unwrap().parse().unwrap();
                 self.model.clients[index].received.push((id, step));
+                let asks = self.model.events[&id].ask.is_some() && self.peers[index].kind == Kind::SocketIo;
+                assert_eq!(ack_id.is_some(), asks, "{text}");
+                if let Some(ack_id) = ack_id {
+                    self.asked(index, ack_id, id);
+                }
             }
             other => panic!("client {index} got {other}"),
         }
@@ -734,26 +904,55 @@ impl World {
 
     /// The client is in the namespace from now on.
     fn in_namespace(&mut self, index: usize) {
-        let list = self.model.clients[index].memberships.get_mut("").expect("asked for by connecting");
+        let whole = place(self.peers[index].namespace, "");
+        let list = self.model.clients[index].memberships.get_mut(&whole).expect("asked for by connecting");
         list[0].certain = Some(self.step);
     }
+}
+
+/// How a packet names its namespace.
+fn prefix(namespace: &str) -> String {
+    if namespace == "/" { String::new() } else { format!("{namespace},") }
+}
+
+impl Line {
+    fn id(&self) -> u64 {
+        match self {
+            Line::Event { id, .. } | Line::Operation { id, .. } => *id,
+        }
+    }
+
+    fn asks(&self) -> bool {
+        matches!(self, Line::Event { ack_timeout_ms: Some(_), .. })
+    }
+}
+
+/// The event that a client's message acknowledges, if that is what it does.
+fn acknowledged_event(text: &str) -> Option<u64> {
+    let packet = text.strip_prefix("43")?;
+    let packet = packet.strip_prefix('/').and_then(|rest| rest.split_once(',')).map_or(packet, |(_, packet)| packet);
+    let list = packet.trim_start_matches(|c: char| c.is_ascii_digit());
+    json::elements(list).next()?.parse().ok()
 }
 
 fn line_text(line: &Line) -> String {
     let names = |rooms: &[String]| rooms.iter().map(|room| format!("{room:?}")).collect::<Vec<_>>().join(",");
     match line {
-        Line::Event { id, rooms, except } => {
+        Line::Event { id, namespace, rooms, except, volatile, ack_timeout_ms } => {
             let to = match &rooms[..] {
                 [] => String::new(),
                 [room] => format!("\"room\":{room:?},"),
                 _ => format!("\"rooms\":[{}],", names(rooms)),
             };
-            format!("{{{to}\"except\":[{}],\"event\":\"event\",\"data\":{{\"n\":{id}}},\"id\":{id}}}\n", names(except))
+            let (except, data) = (names(except), format!("{{\"n\":{id}}}"));
+            let ack = ack_timeout_ms.map_or(String::new(), |ms| format!(",\"ack\":{{\"timeout_ms\":{ms}}}"));
+            let to = format!("\"ns\":\"{namespace}\",{to}\"except\":[{except}]");
+            format!("{{{to},\"event\":\"event\",\"data\":{data},\"id\":{id},\"volatile\":{volatile}{ack}}}\n")
         }
-        Line::Operation { id, kind, target, rooms } => {
+        Line::Operation { id, namespace, kind, target, rooms } => {
             let whom = target.as_ref().map_or("{\"all\":true}".to_owned(), |room| format!("{{\"room\":{room:?}}}"));
             let rooms = if *kind == "disconnect" { String::new() } else { format!(",\"rooms\":[{}]", names(rooms)) };
-            format!("{{\"op\":\"{kind}\",\"where\":{whom}{rooms},\"id\":{id}}}\n")
+            format!("{{\"ns\":\"{namespace}\",\"op\":\"{kind}\",\"where\":{whom}{rooms},\"id\":{id}}}\n")
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Response<'a> {
     pub headers: &'a [(&'a str, &'a str)],
     /// Further headers as lines, each ended by `\r\n`: those of [`Cors`](crate::proto::cors::Cors).
     pub raw_headers: &'a str,
+    /// Now, as RFC 9110, section 5.6.7 writes it; empty for a server without a clock.
+    pub date: &'a str,
     /// What becomes of the connection.
     pub connection: Connection,
     /// True for an answer to HEAD: the head of what GET would give, with the length of a body that is not sent.
@@ -54,7 +56,7 @@ impl<'a> Response<'a> {
     #[must_use]
     pub fn new(status: u16, content_type: &'a str, body: &'a [u8]) -> Response<'a> {
         let connection = Connection::Persistent;
-        Response { status, content_type, body, headers: &[], raw_headers: "", connection, head_only: false }
+        Response { status, content_type, body, headers: &[], raw_headers: "", date: "", connection, head_only: false }
     }
 
     /// Appends it. A 204 has no `Content-Length` (RFC 9110, section 8.6).
@@ -71,6 +73,9 @@ impl<'a> Response<'a> {
         }
         if status != 204 {
             write!(out, "Content-Length: {}\r\n", body.len()).expect("a Vec takes any bytes");
+        }
+        if !self.date.is_empty() {
+            write_header(out, "Date", self.date);
         }
         for (name, value) in self.headers {
             write_header(out, name, value);

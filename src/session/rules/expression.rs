@@ -124,6 +124,8 @@ enum Slot {
     Value(Path),
     /// `has(path)`.
     Has(Path),
+    /// `path == null`: of values that are too large to look at it can be told as well.
+    IsNull(Path),
 }
 
 impl Expression {
@@ -278,6 +280,11 @@ impl<'a> Slots<'a> {
         let slot = self.program.slots.get(index)?;
         Some(self.values.get(index)?.get_or_init(|| match slot {
             Slot::Value(path) => slot_value(path, self.scope),
+            Slot::IsNull(path) => {
+                let value = find(path, self.scope)?;
+                let is_null = matches!(value, Found::Json(value) if json::kind(&value) == json::Kind::Null);
+                Ok(Box::new(CelBool::from(is_null)))
+            }
             Slot::Has(path) => match self.scope.has(path) {
                 Some(has) => Ok(Box::new(CelBool::from(has))),
                 None => Err(format!("{path} is missing, and so is the object that should hold it")),
@@ -323,21 +330,21 @@ fn slot_index(name: &str) -> Option<usize> {
 fn slot_value<'a>(path: &Path, scope: Scope<'a>) -> SlotValue<'a> {
     let mut budget = Budget { bytes: LOOK_BYTES_MAX, values: VALUES_MAX };
     let value = match (path.root, path.steps.is_empty()) {
-        // The two values that are not one run of JSON text.
+        // The values that are not one run of JSON text.
         (Root::Args, true) => {
             let items: Option<Vec<_>> = scope.facts.args.iter().map(|arg| budget.value(arg)).collect();
             items.map(|items| Box::new(CelList::from(items)) as Box<dyn Val + 'a>)
         }
-        (Root::Query, true) => {
-            let pairs = scope.facts.query.iter();
+        (root, true) if root.is_texts() => {
+            let pairs = scope.texts(root);
             let map: Option<HashMap<_, _>> =
-                pairs.map(|(name, value)| Some((key(&**name), budget.text(value)?))).collect();
+                pairs.map(|(name, value)| Some((key(name), budget.text(value)?))).collect();
             map.map(|map| Box::new(CelMap::from(map)) as Box<dyn Val + 'a>)
         }
         _ => match find(path, scope)? {
             Found::Text(text) => budget.text(text),
             Found::Json(Cow::Borrowed(text)) => budget.value(text),
-            Found::Json(Cow::Owned(_)) => unreachable!("only whole args and query are put together"),
+            Found::Json(Cow::Owned(_)) => unreachable!("only whole args, query and captures are put together"),
         },
     };
     value.ok_or_else(|| {
@@ -520,6 +527,16 @@ impl Binder<'_> {
                 EntryExpr::StructField(_) => Err(self.fault(id, "messages have no place in rules")),
             }),
             Expr::Struct(_) => Err(self.fault(id, "messages have no place in rules")),
+            Expr::Call(call) if let Some(path) = self.compared_with_null(call)? => {
+                let is_null = self.slot(Slot::IsNull(path));
+                if call.func_name == operators::EQUALS {
+                    ast.expr = is_null;
+                } else {
+                    call.func_name = operators::LOGICAL_NOT.to_owned();
+                    call.args = vec![Ast { expr: is_null, ..call.args.swap_remove(0) }];
+                }
+                Ok(())
+            }
             Expr::Call(call) => {
                 let is_optional_library = call.target.as_ref().is_some_and(|target| {
                     matches!(&target.expr, Expr::Ident(name) if name == "optional") && !self.is_local("optional")
@@ -604,6 +621,21 @@ impl Binder<'_> {
             path.steps.push(step);
             path
         }))
+    }
+
+    /// The path in `path == null`, `path != null` and their mirror images.
+    fn compared_with_null(&self, call: &CallExpr) -> Result<Option<Path>, Fault> {
+        let is_null = |ast: &Ast| matches!(ast.expr, Expr::Literal(LiteralValue::Null));
+        match call.args.as_slice() {
+            [path, null] | [null, path]
+                if matches!(call.func_name.as_str(), operators::EQUALS | operators::NOT_EQUALS)
+                    && is_null(null)
+                    && !is_null(path) =>
+            {
+                self.path(path)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn slot(&mut self, slot: Slot) -> Expr {

@@ -11,6 +11,8 @@ use crate::proto::json;
 pub struct Facts<'a> {
     /// The namespace's name.
     pub namespace: &'a str,
+    /// What the named groups of the namespace's pattern matched in its name.
+    pub captures: &'a [(&'a str, &'a str)],
     /// The socket's public id.
     pub sid: &'a str,
     /// The client's address, without port.
@@ -74,11 +76,12 @@ pub(super) enum Root {
     Sid,
     Ip,
     Namespace,
+    Captures,
 }
 
 impl Root {
     /// Every variable with its name; the first three exist only for an event.
-    const NAMES: [(&str, Root); 10] = [
+    const NAMES: [(&str, Root); 11] = [
         ("data", Root::Data),
         ("args", Root::Args),
         ("event", Root::Event),
@@ -89,6 +92,7 @@ impl Root {
         ("sid", Root::Sid),
         ("ip", Root::Ip),
         ("namespace", Root::Namespace),
+        ("captures", Root::Captures),
     ];
 
     pub(super) fn from_name(name: &str) -> Option<Root> {
@@ -97,6 +101,11 @@ impl Root {
 
     fn name(self) -> &'static str {
         Root::NAMES.iter().find(|(_, root)| *root == self).expect("every root has a name").0
+    }
+
+    /// True for names with texts that never were JSON.
+    pub(super) fn is_texts(self) -> bool {
+        matches!(self, Root::Query | Root::Captures)
     }
 
     /// True for what only a message brings.
@@ -158,8 +167,8 @@ impl<'a> Scope<'a> {
             (Root::Data, steps) => descend(facts.args.first().copied().unwrap_or("null"), steps)?,
             (Root::Args, []) => return Some(Found::Json(Cow::Owned(["[", &facts.args.join(","), "]"].concat()))),
             (Root::Args, [Step::Index(index), steps @ ..]) => descend(facts.args.get(*index)?, steps)?,
-            (Root::Query, []) => return Some(Found::Json(Cow::Owned(self.query_json()))),
-            (Root::Query, [Step::Key(key)]) => return self.query(key).map(Found::Text),
+            (Root::Query | Root::Captures, []) => return Some(Found::Json(Cow::Owned(self.texts_json(root)))),
+            (Root::Query | Root::Captures, [Step::Key(key)]) => return self.text(root, key).map(Found::Text),
             (Root::Auth, steps) => descend(facts.auth_json, steps)?,
             (Root::Claims, steps) => descend(facts.claims_json, steps)?,
             (Root::State, steps) => descend(self.state.as_json(), steps)?,
@@ -167,7 +176,9 @@ impl<'a> Scope<'a> {
             (Root::Sid, []) => return Some(Found::Text(facts.sid)),
             (Root::Ip, []) => return Some(Found::Text(facts.ip)),
             (Root::Namespace, []) => return Some(Found::Text(facts.namespace)),
-            (Root::Args | Root::Query | Root::Event | Root::Sid | Root::Ip | Root::Namespace, _) => return None,
+            (Root::Args | Root::Query | Root::Captures | Root::Event | Root::Sid | Root::Ip | Root::Namespace, _) => {
+                return None;
+            }
         };
         Some(Found::Json(Cow::Borrowed(json)))
     }
@@ -175,8 +186,8 @@ impl<'a> Scope<'a> {
     /// `has(path)`: whether the object that should hold the last key does; `None` if there is no such object.
     pub(super) fn has(&self, path: &Path) -> Option<bool> {
         let [steps @ .., Step::Key(key)] = path.steps.as_slice() else { return None };
-        if path.root == Root::Query && steps.is_empty() {
-            return Some(self.query(key).is_some());
+        if path.root.is_texts() && steps.is_empty() {
+            return Some(self.text(path.root, key).is_some());
         }
         match self.find_at(path.root, steps)? {
             Found::Json(object) if json::kind(&object) == json::Kind::Object => Some(json::get(&object, key).is_some()),
@@ -184,13 +195,22 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn query(&self, key: &str) -> Option<&'a str> {
-        self.facts.query.iter().rev().find(|(name, _)| **name == *key).map(|(_, value)| &**value)
+    /// Names and texts of `query` or `captures`.
+    pub(super) fn texts(&self, root: Root) -> impl DoubleEndedIterator<Item = (&'a str, &'a str)> {
+        let (query, captures) = match root {
+            Root::Captures => (&[][..], self.facts.captures),
+            _ => (self.facts.query, &[][..]),
+        };
+        query.iter().map(|(name, value)| (&**name, &**value)).chain(captures.iter().copied())
     }
 
-    fn query_json(&self) -> String {
+    fn text(&self, root: Root, key: &str) -> Option<&'a str> {
+        self.texts(root).rev().find(|(name, _)| *name == key).map(|(_, value)| value)
+    }
+
+    fn texts_json(&self, root: Root) -> String {
         let mut object = String::from("{");
-        for (name, value) in self.facts.query {
+        for (name, value) in self.texts(root) {
             if object.len() > 1 {
                 object.push(',');
             }

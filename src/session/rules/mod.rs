@@ -2,7 +2,8 @@
 //! evaluated per message. Knows no socket, no room table and no wire format; whoever calls applies the outcome.
 //!
 //! Expressions are CEL (<https://cel.dev>) over `data` (the first argument), `args`, `event`, `query`, `auth`,
-//! `claims`, `state`, `sid`, `ip` and `namespace`. Values that a rule only passes on, `"{data.a.b}"`, keep their bytes.
+//! `claims`, `state`, `sid`, `ip`, `namespace` and `captures`. Values that a rule only passes on, `"{data.a.b}"`, keep
+//! their bytes.
 
 mod expression;
 mod facts;
@@ -13,10 +14,11 @@ mod template;
 use std::collections::HashMap;
 use std::fmt;
 
+use crate::proto::json;
 use expression::{Expression, Fault, Moment};
 use facts::Scope;
 pub use facts::{Facts, State};
-pub use source::{ArgsSource, Condition, ConnectRule, EventRule, ReplySource, RulesSource};
+pub use source::{ArgsSource, Condition, ConnectRule, ErrorSource, EventRule, ReplySource, RulesSource, UnknownEvents};
 use template::{LeavePattern, Template, Text, quoted, write_joined};
 
 /// The compiled rules of one namespace. `Send + Sync`: every core may read the same copy.
@@ -24,6 +26,7 @@ use template::{LeavePattern, Template, Text, quoted, write_joined};
 pub struct NamespaceRules {
     connect: Vec<Rule>,
     events: HashMap<Box<str>, Vec<Rule>>,
+    unknown_events: UnknownEvents,
 }
 
 const _: () = {
@@ -80,11 +83,23 @@ pub struct Args {
 /// Why nothing of a message, or a connection, was accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// For the client: it names fields and reasons, never the text of a rule.
+    /// For the client: it names fields and reasons, never the text of a rule; or what the rule wants to be said.
     pub reason: String,
+    /// What the rule wants to be said besides, as JSON.
+    pub data_json: Option<Box<str>>,
+    /// True if the two above are the rule's own words.
+    pub own_words: bool,
     /// For the log: the position of the refusing rule among the namespace's `connect` or `on` rules; `None` if none was
     /// taken.
     pub rule: Option<usize>,
+}
+
+impl Refusal {
+    /// A refusal for a reason of ours.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Refusal {
+        Refusal { reason: reason.into(), data_json: None, own_words: false, rule: None }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -96,7 +111,7 @@ impl fmt::Display for Refusal {
 /// An expression or template that does not compile: the operator's mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleError {
-    /// The namespace's name.
+    /// The namespace's name or pattern.
     pub namespace: Box<str>,
     /// The event that the rule is for; `None` for a `connect` rule.
     pub event: Option<Box<str>>,
@@ -156,16 +171,28 @@ impl NamespaceRules {
     /// The first string that does not compile.
     pub fn compile(source: &RulesSource) -> Result<NamespaceRules, RuleError> {
         let connect = source.connect.iter().enumerate().map(|(index, rule)| {
-            let compiler = Compiler { namespace: &source.name, moment: Moment::Connect };
+            let compiler = Compiler { namespace: source.title(), moment: Moment::Connect };
             compiler.rule(index, &rule.to_event_rule())
         });
         let connect = connect.collect::<Result<_, _>>()?;
         let mut events: HashMap<Box<str>, Vec<Rule>> = HashMap::new();
         for (index, rule) in source.on.iter().enumerate() {
-            let compiler = Compiler { namespace: &source.name, moment: Moment::Event };
+            let compiler = Compiler { namespace: source.title(), moment: Moment::Event };
             events.entry(rule.event.as_str().into()).or_default().push(compiler.rule(index, rule)?);
         }
-        Ok(NamespaceRules { connect, events })
+        Ok(NamespaceRules { connect, events, unknown_events: source.unknown_events })
+    }
+
+    /// True if some rule is for the event, whether or not it would be taken.
+    #[must_use]
+    pub fn is_known(&self, event: &str) -> bool {
+        self.events.contains_key(event)
+    }
+
+    /// What becomes of events that are not known.
+    #[must_use]
+    pub fn unknown_events(&self) -> UnknownEvents {
+        self.unknown_events
     }
 
     /// What happens to a client that connects. Without rules: nothing, and it may.
@@ -184,7 +211,7 @@ impl NamespaceRules {
     pub fn on_event(&self, event: &str, facts: &Facts<'_>) -> Result<Outcome, Refusal> {
         let rules = self.events.get(event).map_or(&[][..], Vec::as_slice);
         match take(rules, event, facts)? {
-            (_, 0) => Err(Refusal { reason: NO_RULE.to_owned(), rule: None }),
+            (_, 0) => Err(Refusal::new(NO_RULE)),
             (outcome, _) => Ok(outcome),
         }
     }
@@ -201,7 +228,8 @@ fn take(rules: &[Rule], event: &str, facts: &Facts<'_>) -> Result<(Outcome, usiz
         // An error is false: "has(data.a.b)" of a message without "a" simply is not this rule's case.
         if rule.when.as_ref().is_none_or(|when| when.holds(scope).unwrap_or(false)) {
             taken += 1;
-            changed = rule.apply(scope, &mut outcome).map_err(|reason| Refusal { reason, rule: Some(rule.index) })?;
+            changed =
+                rule.apply(scope, &mut outcome).map_err(|refusal| Refusal { rule: Some(rule.index), ..refusal })?;
         }
         outcome.state = changed.or(state);
     }
@@ -214,6 +242,7 @@ struct Rule {
     index: usize,
     when: Option<Test>,
     allow: Option<Test>,
+    error: Option<ErrorTemplate>,
     /// Names as JSON strings.
     set: Vec<(String, Template)>,
     leave: Vec<LeavePattern>,
@@ -227,6 +256,29 @@ struct Rule {
 enum Test {
     Fixed(bool),
     Expression(Expression),
+}
+
+#[derive(Debug)]
+struct ErrorTemplate {
+    message: Text,
+    data: Option<Template>,
+}
+
+impl ErrorTemplate {
+    fn evaluate(&self, scope: Scope<'_>) -> Result<Refusal, String> {
+        let mut message = String::new();
+        self.message.write_string(scope, &mut message)?;
+        let message = json::unescape(&message).ok_or("the message is not valid Unicode")?.into_owned();
+        let data_json = match &self.data {
+            None => None,
+            Some(data) => {
+                let mut text = String::new();
+                data.write(scope, &mut text)?;
+                Some(text.into())
+            }
+        };
+        Ok(Refusal { data_json, own_words: true, ..Refusal::new(message) })
+    }
 }
 
 #[derive(Debug)]
@@ -266,12 +318,22 @@ impl Test {
 impl Rule {
     /// Adds to `outcome` what follows from this rule; returns the new state if it sets any. On an error `outcome` is
     /// void.
-    fn apply(&self, scope: Scope<'_>, outcome: &mut Outcome) -> Result<Option<State>, String> {
-        if let Some(allow) = &self.allow
-            && !allow.holds(scope)?
-        {
-            return Err("not allowed".to_owned());
+    fn apply(&self, scope: Scope<'_>, outcome: &mut Outcome) -> Result<Option<State>, Refusal> {
+        let allowed = match self.allow.as_ref().map(|allow| allow.holds(scope)) {
+            None | Some(Ok(true)) => Ok(()),
+            Some(Ok(false)) => Err("not allowed".to_owned()),
+            Some(Err(reason)) => Err(reason),
+        };
+        if let Err(reason) = allowed {
+            // What cannot be said, as it names a missing field, gives way to our own reason.
+            let own_words = self.error.as_ref().and_then(|error| error.evaluate(scope).ok());
+            return Err(own_words.unwrap_or_else(|| Refusal::new(reason)));
         }
+        self.follow(scope, outcome).map_err(Refusal::new)
+    }
+
+    /// What follows once the message is allowed.
+    fn follow(&self, scope: Scope<'_>, outcome: &mut Outcome) -> Result<Option<State>, String> {
         for pattern in &self.leave {
             let name = pattern.name.room(scope)?;
             let leave = if pattern.is_prefix { RoomStep::LeavePrefix(name) } else { RoomStep::Leave(name) };
@@ -391,6 +453,7 @@ impl Compiler<'_> {
             index,
             when: self.test("when", rule.when.as_ref(), path)?,
             allow: self.test("allow", rule.allow.as_ref(), path)?,
+            error: rule.error.as_ref().map(|error| self.error(error, path)).transpose()?,
             set,
             leave: path.each("leave", &rule.leave, |text, _| LeavePattern::compile(text, moment))?,
             join: path.each("join", &rule.join, |text, _| Text::compile(text, moment))?,
@@ -408,6 +471,17 @@ impl Compiler<'_> {
                 Ok(expression) => Ok(Some(Test::Expression(expression))),
                 Err(fault) => Err(fault.of(text)),
             },
+        })
+    }
+
+    fn error(&self, error: &ErrorSource, path: &mut KeyPath) -> Result<ErrorTemplate, Fault> {
+        path.within(PathStep::Key("error".to_owned()), |path| {
+            let step = PathStep::Key("message".to_owned());
+            let message = path.within(step, |_| Text::compile(&error.message, self.moment))?;
+            let step = PathStep::Key("data".to_owned());
+            let data = error.data.as_ref();
+            let data = data.map(|data| path.within(step, |path| Template::compile(data, self.moment, path)));
+            Ok(ErrorTemplate { message, data: data.transpose()? })
         })
     }
 
@@ -444,7 +518,6 @@ impl Compiler<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::json;
     use proptest::prelude::*;
 
     const MANY_TRAINS: &str = include_str!("../../../examples/many-trains.toml");
@@ -519,6 +592,7 @@ mod tests {
                 query: &query,
                 auth_json: "null",
                 claims_json: r#"{"sub":"u1"}"#,
+                captures: &[],
                 state: &self.state,
                 args,
             };
@@ -711,11 +785,12 @@ mod tests {
             query: &[],
             auth_json: "null",
             claims_json: "null",
+            captures: &[],
             state: &facts_state,
             args,
         };
         let refusal = rules.on_event("e", &facts(&[r#"{"strict":true}"#])).unwrap_err();
-        assert_eq!(refusal, Refusal { reason: "not allowed".to_owned(), rule: Some(1) });
+        assert_eq!(refusal, Refusal { rule: Some(1), ..Refusal::new("not allowed") });
         let outcome = rules.on_event("e", &facts(&[r#"{"strict":1}"#])).unwrap();
         assert_eq!(outcome.rooms, [join("a")], "a when that is no boolean is false");
     }
@@ -738,6 +813,7 @@ mod tests {
                 query,
                 auth_json,
                 claims_json: "null",
+                captures: &[],
                 state: &state,
                 args: &[],
             };
@@ -749,6 +825,122 @@ mod tests {
         assert_eq!(outcome.rooms, [join("train_2"), join("admin")]);
         assert_eq!(outcome.replies[0].arg_count, 0);
         assert_eq!(connect(&[("banned".into(), "".into())], "null"), Err("not allowed".to_owned()));
+    }
+
+    /// What a client gets that connects with `auth_json` to `/w-7`, a name of a pattern with a group.
+    fn connects(rules: &NamespaceRules, auth_json: &str) -> Result<Outcome, Refusal> {
+        let state = State::default();
+        let (namespace, sid, ip, query, claims_json, args) = ("/w-7", "s", "::1", &[], "null", &[]);
+        let captures = &[("id", "7")];
+        rules.on_connect(&Facts { namespace, captures, sid, ip, query, auth_json, claims_json, state: &state, args })
+    }
+
+    #[test]
+    fn refusals_in_the_rules_own_words() {
+        let rules = try_rules(
+            r#"
+            [[namespace]]
+            name = '/'
+            [[namespace.connect]]
+            allow = "auth.token == 'right'"
+            error = { message = 'Not with {auth.token}', data = { code = 401, in = '{captures.id}' } }
+            [[namespace.connect]]
+            when = "auth.token == 'right'"
+            join = ['r:{auth.room}']
+            "#,
+        )
+        .unwrap();
+        let own = |message: &str, data: &str| Refusal {
+            data_json: Some(data.into()),
+            own_words: true,
+            rule: Some(0),
+            ..Refusal::new(message)
+        };
+        assert_eq!(connects(&rules, r#"{"token":"x\"y"}"#), Err(own("Not with x\"y", r#"{"code":401,"in":"7"}"#)));
+        // What they name is not there: our reason stands in.
+        let missing = Refusal { rule: Some(0), ..Refusal::new("auth.token is missing") };
+        assert_eq!(connects(&rules, "null"), Err(missing));
+        // It is for `allow` alone.
+        let failed = Refusal { rule: Some(1), ..Refusal::new("auth.room is missing") };
+        assert_eq!(connects(&rules, r#"{"token":"right"}"#), Err(failed));
+        assert!(connects(&rules, r#"{"token":"right","room":1}"#).is_ok());
+
+        // A condition that fails refuses in the same words.
+        let rules = on_e("allow = 'data.n > 1'\nerror = { message = 'More!' }").unwrap();
+        for data in ["{\"n\":1}", "{}", "null"] {
+            assert_eq!(says(&rules, data), Err("More!".to_owned()), "{data}");
+        }
+    }
+
+    #[test]
+    fn captures_are_known_by_their_names() {
+        let rules = try_rules(
+            r#"
+            [[namespace]]
+            pattern = '/w-(?<id>[0-9])'
+            [[namespace.connect]]
+            allow = "captures.id == '7' && has(captures.id) && !has(captures.no) && captures == {'id': '7'}"
+            join = ['w:{captures.id}']
+            reply = { event = 'e', args = ['{captures}', '{namespace}'] }
+            "#,
+        );
+        let outcome = connects(&rules.unwrap(), "null").unwrap();
+        assert_eq!(outcome.rooms, [join("w:7")]);
+        assert_eq!(outcome.replies[0].args_json, r#"{"id":"7"},"/w-7""#);
+    }
+
+    #[test]
+    fn what_a_client_connects_with_and_says_comes_back_byte_by_byte() {
+        let rules = try_rules(
+            r#"
+            [[namespace]]
+            name = '/'
+            [[namespace.connect]]
+            when = 'auth == null'
+            reply = { event = 'auth', data = {} }
+            [[namespace.connect]]
+            when = 'auth != null'
+            reply = { event = 'auth', data = '{auth}' }
+            [[namespace.on]]
+            event = 'message'
+            reply = { event = 'message-back', args = '{args}' }
+            [[namespace.on]]
+            event = 'message-with-ack'
+            ack = '{args}'
+            "#,
+        )
+        .unwrap();
+        // Larger than a condition may look at.
+        let large = format!("{{\"list\":[{}1]}}", "1.0,".repeat(100_000));
+        for (auth, back) in [
+            ("null", "{}"),
+            ("{}", "{}"),
+            (r#"{"z":1.0,"a":123456789012345678901234567890, "z" : "\u0041"}"#, ""),
+            (&large, ""),
+        ] {
+            let outcome = connects(&rules, auth).unwrap();
+            let back = if back.is_empty() { auth } else { back };
+            assert_eq!(outcome.replies, [reply("\"auth\"", back)]);
+        }
+        let args = [r#"{"_placeholder":true,"num":1}"#, "1.0", r#"[{"_placeholder":true,"num":0},{"b":1,"a":2}]"#];
+        let outcome = Client::new(&rules).says("message", &args).unwrap();
+        let back = Reply { arg_count: 3, ..reply("\"message-back\"", &args.join(",")) };
+        assert_eq!((outcome.replies, outcome.ack), (vec![back], None));
+        let outcome = Client::new(&rules).says("message-with-ack", &args).unwrap();
+        assert_eq!((outcome.replies.len(), outcome.ack), (0, Some(Args { json: args.join(","), count: 3 })));
+        let outcome = Client::new(&rules).says("message-with-ack", &[]).unwrap();
+        assert_eq!(outcome.ack, Some(Args::default()));
+    }
+
+    #[test]
+    fn events_are_known_by_their_rules() {
+        for (key, unknown) in [("", UnknownEvents::Error), ("unknown_events = 'ignore'", UnknownEvents::Ignore)] {
+            let config = format!("[[namespace]]\nname = '/'\n{key}\n[[namespace.on]]\nevent = 'e'\nwhen = false");
+            let rules = try_rules(&config).unwrap();
+            assert_eq!(rules.unknown_events(), unknown);
+            assert_eq!((rules.is_known("e"), rules.is_known("f")), (true, false));
+            assert_eq!(says(&rules, "1"), Err(NO_RULE.to_owned()), "a rule that is not taken allows nothing");
+        }
     }
 
     #[test]
@@ -794,6 +986,11 @@ mod tests {
             ("namespace + data.namespace == '/nfield' && 'namespace' in data && has(data.namespace)", Some(true)),
             ("{'namespace': namespace}.namespace == '/n' && data.?namespace.hasValue()", Some(true)),
             ("state == {}", Some(true)),
+            ("data.o.y == null && null == data.o.y && data.o != null && null != data.a", Some(true)),
+            ("data.none == null", None),
+            ("data.none != null", None),
+            ("data.list.exists(x, x == null) || [null][0] == null", Some(true)),
+            ("sid != null && query != null && captures == {}", Some(true)),
             ("data.big > 9007199254740993 && data.big > 18446744073709551614u", Some(true)),
             ("data.yes", Some(true)),
             ("data.a", None),
@@ -849,6 +1046,8 @@ mod tests {
             ("reply = { event = 'r', data = 1, args = [] }", "a reply has either data or args"),
             ("leave = ['a*b']", "leave[0]: \"a*b\", at character 2: a * can only be the last character"),
             ("ack = '{data}'", "ack: \"{data}\", at character 1: this is an array of arguments"),
+            ("error = { message = 'x{' }", "error.message: \"x{\", at character 2: a { without its }"),
+            ("error = { message = 'x', data = ['{y}'] }", "error.data[0]: \"{y}\", at character 2: unknown variable y"),
             ("set = { a = '{}' }", "set.a: \"{}\", at character 2: the expression ends too early"),
         ] {
             let found = on_e(rule).unwrap_err().to_string();
@@ -910,7 +1109,7 @@ mod tests {
             let query = [("trainNo".into(), other.as_str().into())];
             let facts = Facts {
                 namespace: "/", sid: "s", ip: "::1", query: &query, auth_json: &other, claims_json: &other,
-                state: &state, args: &args,
+                captures: &[("a", "b")], state: &state, args: &args,
             };
             for rules in [rules(MANY_TRAINS), rules(HOUSING_SOCIETY), rules(EVERYTHING)] {
                 let events = rules.events.keys().map(|event| rules.on_event(event, &facts));
@@ -937,7 +1136,7 @@ mod tests {
             let (join, leave) = (vec![text.clone()], vec![text]);
             let join = EventRule { event: "e".to_owned(), join, leave, ..EventRule::default() };
             for rule in [rule, join] {
-                let source = RulesSource { name: "/".to_owned(), connect: Vec::new(), on: vec![rule] };
+                let source = RulesSource { name: Some("/".to_owned()), on: vec![rule], ..RulesSource::default() };
                 match NamespaceRules::compile(&source) {
                     Ok(rules) => drop(says(&rules, r#"{"a":1,"b":"x"}"#)),
                     Err(error) => drop(error.to_string()),

@@ -9,14 +9,48 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor, value};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RulesSource {
-    /// The namespace, with its slash.
-    pub name: String,
+    /// The namespace's name, with its slash.
+    pub name: Option<String>,
+    /// Instead of a name, a regular expression: these rules are for every namespace whose whole name it matches.
+    pub pattern: Option<String>,
+    /// What a client hears that sends an event which no rule names.
+    #[serde(default)]
+    pub unknown_events: UnknownEvents,
     /// What happens when a client connects, in the order of the file.
     #[serde(default)]
     pub connect: Vec<ConnectRule>,
     /// What happens when a client sends an event, in the order of the file.
     #[serde(default)]
     pub on: Vec<EventRule>,
+}
+
+impl RulesSource {
+    /// What the operator calls the namespace: its name or its pattern.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        self.name.as_deref().or(self.pattern.as_deref()).unwrap_or_default()
+    }
+}
+
+/// What a client hears that sends an event which no rule names.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownEvents {
+    /// An `error` event, and an acknowledgement with the error if it asked for one.
+    #[default]
+    Error,
+    /// Nothing, as from a Node server without a listener.
+    Ignore,
+}
+
+/// What a client hears whom `allow` refuses.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorSource {
+    /// The text, a template.
+    pub message: String,
+    /// More for the client's program.
+    pub data: Option<toml::Value>,
 }
 
 /// `[[namespace.connect]]`: what happens when a client connects. Every rule whose `when` holds applies.
@@ -27,6 +61,8 @@ pub struct ConnectRule {
     pub when: Option<Condition>,
     /// The connection is refused unless this holds. Left out: allowed. An error in it refuses.
     pub allow: Option<Condition>,
+    /// What the client hears whom `allow` refuses. Left out: a reason of ours.
+    pub error: Option<ErrorSource>,
     /// Values that the socket keeps, readable as `state.NAME` by later rules and messages; null forgets the name.
     #[serde(default)]
     pub set: toml::Table,
@@ -53,6 +89,8 @@ pub struct EventRule {
     pub when: Option<Condition>,
     /// The message is refused unless this holds. Left out: allowed. An error in it refuses.
     pub allow: Option<Condition>,
+    /// As [`ConnectRule::error`].
+    pub error: Option<ErrorSource>,
     /// As [`ConnectRule::set`]. Templates of this same rule still read the old values.
     #[serde(default)]
     pub set: toml::Table,
@@ -76,8 +114,8 @@ pub struct EventRule {
 impl ConnectRule {
     /// The same rule in the wider form.
     pub(super) fn to_event_rule(&self) -> EventRule {
-        let ConnectRule { when, allow, set, leave, join, reply } = self.clone();
-        EventRule { event: String::new(), when, allow, set, leave, join, reply, ack: None, disconnect: false }
+        let ConnectRule { when, allow, error, set, leave, join, reply } = self.clone();
+        EventRule { when, allow, error, set, leave, join, reply, ..EventRule::default() }
     }
 }
 
