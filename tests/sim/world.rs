@@ -44,7 +44,7 @@ const STEP_MS_MAX: usize = 6_000;
 /// Things that polled clients, and cores for them, do in one step, at most.
 const POLLING_PER_STEP_MAX: usize = 5;
 /// Of a client that is stuck, or between two polls: a few frames.
-const OUTBOX_BYTES_MAX: u32 = 300;
+const OUTBOX_BYTES_MAX: u32 = 200;
 
 /// A small generator of its own, so that a seed means the same for ever (xorshift64*).
 pub struct Random(u64);
