@@ -44,10 +44,9 @@ fn every_socket_gets_what_is_its_own_in_order_and_nothing_else() {
             }
         }
     }
-    println!(
-        "{certainties} deliveries were certain, and came; {acks} were acknowledged in time; {upgrades} clients upgraded"
-    );
-    assert!(certainties > 0 && acks > 0 && upgrades > 0, "a model that decides nothing finds nothing");
+    println!("{certainties} deliveries were certain, and came; {acks} were acknowledged in time; {upgrades} upgrades");
+    let single = seeds().len() == 1;
+    assert!(single || certainties > 0 && acks > 0 && upgrades > 0, "a model that decides nothing finds nothing");
 }
 
 #[test]

@@ -89,12 +89,12 @@ pub struct Client {
     pub received: Vec<(u64, Step)>,
     /// The client did not read: what it missed says nothing.
     pub stuck: bool,
+    /// It may hear of things long after they have happened.
+    pub polls: bool,
     /// It can be asked for acknowledgements.
     pub socket_io: bool,
     /// Events that it has acknowledged, each with the step of the first time.
     pub acked: BTreeMap<u64, Step>,
-    /// It may hear of things long after they have happened.
-    pub polls: bool,
     /// When its connection ended.
     pub gone: Option<Step>,
 }
@@ -145,8 +145,8 @@ impl Model {
     pub fn check_waits_for_somebody(&self, id: u64) {
         let silent = |client: &Client| {
             let got = client.stuck || client.received.iter().any(|(other, _)| *other == id);
-            // The session of a polling client goes on for a while without it.
-            let there = if client.gone.is_some() { client.polls } else { got };
+            // Of a client that polled, the server may not know yet that it is gone.
+            let there = if client.gone.is_none() { got } else { client.polls };
             client.socket_io && there && !client.acked.contains_key(&id)
         };
         assert!(self.clients.iter().any(silent), "event {id} waits for nobody: {:?}", self.events[&id]);
@@ -168,13 +168,14 @@ impl Model {
             assert!(said <= 1, "event {id}: client {number} answered twice: {receipt:?}");
             let acked = client.acked.get(&id).filter(|acked| *acked <= step);
             assert!(said == 0 || got && acked.is_some(), "event {id}: client {number} did not say so: {receipt:?}");
-            // One that does not read does not know when it is sent away, and one that polls hears of it late.
-            let stays = !client.stuck && client.gone.is_none_or(|gone| !client.polls && gone > *step);
+            // One that does not read, or reads later, does not know when it is sent away.
+            let after = |moment: Step| client.gone.is_none_or(|gone| !client.polls && gone > moment);
+            let stays = !client.stuck && after(*step);
             if complete {
                 assert!(!(got && stays) || acked.is_some(), "event {id} did not wait for client {number}: {receipt:?}");
             }
             // A client that is just being sent away may say so in vain.
-            let heard = acked.filter(|acked| client.gone.is_none_or(|gone| !client.polls && gone > **acked + 1));
+            let heard = acked.filter(|acked| after(**acked + 1));
             let in_time = heard.is_some_and(|acked| complete || self.still.iter().any(|s| acked <= s && s < step));
             assert!(!in_time || said == 1, "event {id} misses client {number}'s answer: {receipt:?} {client:?}");
         }

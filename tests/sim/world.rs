@@ -44,7 +44,7 @@ const STEP_MS_MAX: usize = 6_000;
 /// Things that polled clients, and cores for them, do in one step, at most.
 const POLLING_PER_STEP_MAX: usize = 5;
 /// Of a client that is stuck, or between two polls: a few frames.
-const OUTBOX_BYTES_MAX: u32 = 300;
+const OUTBOX_BYTES_MAX: u32 = 200;
 
 /// A small generator of its own, so that a seed means the same for ever (xorshift64*).
 pub struct Random(u64);
@@ -93,13 +93,13 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(core: usize, transport: SlotRef, session: SlotRef, kind: Kind) -> Peer {
+    fn new(core: usize, transport: SlotRef, session: SlotRef, kind: Kind, namespace: &'static str) -> Peer {
         Peer {
             core,
             transport,
             session,
             kind,
-            namespace: "/",
+            namespace,
             sid: None,
             open: true,
             connected: false,
@@ -414,8 +414,7 @@ impl World {
         client.memberships.insert(place(namespace, ""), vec![Membership::asked(self.step)]);
         self.model.clients.push(client);
         let raw_busy = kind != Kind::SocketIo && self.shards[core].is_busy(session);
-        let peer = Peer { busy: raw_busy, namespace, ..Peer::new(core, transport, session, kind) };
-        self.peers.push(peer);
+        self.peers.push(Peer { busy: raw_busy, ..Peer::new(core, transport, session, kind, namespace) });
         let peer = self.peers.len() - 1;
         if kind == Kind::SocketIo {
             self.say(peer, format!("40{}", prefix(namespace)));
@@ -575,9 +574,9 @@ impl World {
 
     fn advance_to(&mut self, now: Millis) {
         self.now = now;
-        self.net.fire_timers(&mut self.shards, now);
+        self.net.fire_timers(now, &mut self.shards);
         self.shards.iter_mut().for_each(|shard| shard.advance(now));
-        self.net.advance(now, &self.shards);
+        self.net.lives.advance(now, &self.shards);
         self.observe();
     }
 
@@ -714,6 +713,7 @@ impl World {
 
     /// Does what shards want done, and lets clients and publishers see what came.
     fn observe(&mut self) {
+        self.note_acks();
         for core in 0..self.shards.len() {
             while let Some(action) = self.shards[core].poll_action() {
                 let Some(action) = self.net.act(&mut self.shards, core, action) else { continue };
@@ -736,7 +736,9 @@ impl World {
                     Action::EndPoll { .. }
                     | Action::EndPost { .. }
                     | Action::Upgraded { .. }
-                    | Action::Ended { .. } => unreachable!("of polled clients alone"),
+                    | Action::Ended { .. } => {
+                        unreachable!("of polled clients alone")
+                    }
                     Action::Receipt { to, room, offset } => {
                         self.sources[core][to.publisher.slot as usize].publisher.receipt(to, room, offset);
                     }
@@ -817,7 +819,6 @@ impl World {
     /// The client reads what was sent to it.
     fn read(&mut self, index: usize) {
         let peer = &mut self.peers[index];
-        // What its shard wanted done for a client that has left may come after another has its session's slot.
         if !peer.open || peer.stuck.is_some() || peer.poller.is_some() {
             return;
         }

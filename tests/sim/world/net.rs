@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr};
 /// Slots from here on are connections of this network.
 const FIRST_SLOT: u32 = 1 << 24;
 const CLOSE_MS_MAX: u64 = 3_000;
+const CLOSED_MS_MAX: u64 = 1_000;
 /// The kernel takes only a part of what waits for a WebSocket, one time in this many.
 const PARTIAL_ONE_IN: usize = 8;
 /// Packets of a POST that are handled in one go.
@@ -128,6 +129,8 @@ struct HandOver {
 pub(super) struct Net {
     pub pipes: Vec<Pipe>,
     pub lives: Lives,
+    /// Acknowledgements that shards have just been told of.
+    pub acks: Vec<(SocketId, String)>,
     conns: Vec<Conn>,
     /// Connections with a request to be served, by core.
     requests: Vec<VecDeque<SlotRef>>,
@@ -150,6 +153,7 @@ impl Net {
         Net {
             pipes: Vec::new(),
             lives: Lives::new(cores, now),
+            acks: Vec::new(),
             conns: Vec::new(),
             requests: (0..cores).map(|_| VecDeque::new()).collect(),
             handovers: (0..cores).map(|_| (0..cores).map(|_| VecDeque::new()).collect()).collect(),
@@ -173,10 +177,14 @@ impl Net {
         at(self.conns.len() - 1)
     }
 
-    /// Time has moved on for the shards.
-    pub(super) fn advance(&mut self, now: Millis, shards: &[Shard]) {
+    /// Time moves on: connections whose close was not answered end.
+    pub(super) fn fire_timers(&mut self, now: Millis, shards: &mut [Shard]) {
         self.now = now;
-        self.lives.advance(now, shards);
+        for index in 0..self.conns.len() {
+            if self.conns[index].timer.is_some_and(|due| due <= now) {
+                self.finish(shards, at(index));
+            }
+        }
     }
 
     /// One thing that a core does in a turn before it sends, on a core and of a kind that the seed decides.
@@ -187,7 +195,7 @@ impl Net {
                 let from = self.random.below(shards.len());
                 let _ = self.take_in(core, from);
             }
-            1 | 2 => self.serve(shards, core),
+            1 | 2 => self.serve_next(shards, core),
             3 => self.writable(shards, core),
             _ => {
                 let readable = |conn: &Conn| {
@@ -221,7 +229,7 @@ impl Net {
                 worked |= self.take_in(core, from);
             }
             while !self.requests[core].is_empty() {
-                self.serve(shards, core);
+                self.serve_next(shards, core);
                 worked = true;
             }
             self.writable(shards, core);
@@ -358,7 +366,7 @@ impl Net {
                 (Role::Probe(session), Up::Text(text)) => self.probe_message(shards, at, session, &text),
                 (Role::Probe(session), Up::CloseFrame) => self.end_probe(shards, at, session, CLIENT_LEFT),
                 (Role::WebSocket(session), Up::Text(text)) => {
-                    self.lives.said(core, session, &text);
+                    self.said(core, session, &text);
                     self.conns[index(at)].paused = shards[core].text(session, &text, self.now) == Flow::Wait;
                     let life = self.lives.of(core, session);
                     if shards[core].find(&life.sid, Kind::SocketIo).is_none() {
@@ -399,9 +407,16 @@ impl Net {
         }
     }
 
-    fn serve(&mut self, shards: &mut [Shard], core: usize) {
-        let Some(at) = self.requests[core].pop_front() else { return };
+    /// Serves the next request, if there is one.
+    fn serve_next(&mut self, shards: &mut [Shard], core: usize) {
+        if let Some(at) = self.requests[core].pop_front() {
+            self.serve(shards, at);
+        }
+    }
+
+    fn serve(&mut self, shards: &mut [Shard], at: SlotRef) {
         let conn = &mut self.conns[index(at)];
+        let core = conn.core;
         if !matches!(conn.role, Role::Http { .. }) {
             return;
         }
@@ -501,7 +516,7 @@ impl Net {
                         let is_whole = body.is_some();
                         self.conns[index(at)].request = Some(Request { wish: Wish::Posting { session }, body });
                         if is_whole {
-                            self.requests[core].push_back(at);
+                            self.serve(shards, at);
                         }
                     }
                     Err(refusal) => self.answer(at, Down::Refused(refusal)),
@@ -523,15 +538,14 @@ impl Net {
 
     fn packets(&mut self, shards: &mut [Shard], at: SlotRef, session: SlotRef, mut rest: VecDeque<String>) {
         let core = self.conns[index(at)].core;
-        let shard = &mut shards[core];
-        let mut posted = if shard.is_busy(session) { Posted::Wait } else { Posted::Ready };
+        let mut posted = if shards[core].is_busy(session) { Posted::Wait } else { Posted::Ready };
         for _ in 0..1 + self.random.below(PACKETS_PER_TURN_MAX) {
             if posted != Posted::Ready {
                 break;
             }
             let Some(packet) = rest.pop_front() else { break };
-            self.lives.said(core, session, &packet);
-            posted = shard.post_packet(session, &packet, self.now);
+            self.said(core, session, &packet);
+            posted = shards[core].post_packet(session, &packet, self.now);
         }
         match posted {
             Posted::Broken => {
@@ -550,6 +564,15 @@ impl Net {
                     self.requests[core].push_back(at);
                 }
             }
+        }
+    }
+
+    /// The shard is about to hear something that a client says.
+    fn said(&mut self, core: usize, session: SlotRef, text: &str) {
+        self.lives.said(core, session, text);
+        let life = self.lives.of(core, session);
+        if text.starts_with("43") && life.end == End::No {
+            self.acks.push((life.sid, text.to_owned()));
         }
     }
 
@@ -626,7 +649,7 @@ impl Net {
                 conn.role = Role::Closing { session, peer_closed };
                 let frame = Frame::new(&ws::close_frame(closing.code, closing.label));
                 let _ = shards[core].outboxes.push(session.slot, frame);
-                self.set_timer(at, CLOSE_MS_MAX);
+                self.conns[index(at)].timer = Some(self.now.after(CLOSE_MS_MAX));
             }
             Role::Probe(session) => {
                 if closing == UPGRADE_TIMEOUT {
@@ -646,22 +669,9 @@ impl Net {
             let _ = shards[core].outboxes.push(session.slot, Frame::new(&ws::close_frame(1000, "")));
         }
         self.conns[index(at)].role = Role::Closing { session, peer_closed: true };
-        self.set_timer(at, 1_000);
+        self.conns[index(at)].timer = Some(self.now.after(CLOSED_MS_MAX));
         if shards[core].outboxes.is_empty(session.slot) {
             self.finish(shards, at);
-        }
-    }
-
-    fn set_timer(&mut self, at: SlotRef, after_ms: u64) {
-        self.conns[index(at)].timer = Some(self.now.after(after_ms));
-    }
-
-    /// Ends the connections whose time is over at `now`.
-    pub(super) fn fire_timers(&mut self, shards: &mut [Shard], now: Millis) {
-        for number in 0..self.conns.len() {
-            if self.conns[number].timer.take_if(|due| *due <= now).is_some() {
-                self.finish(shards, at(number));
-            }
         }
     }
 

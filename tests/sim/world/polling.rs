@@ -3,7 +3,10 @@
 
 use super::lives::End;
 use super::net::{Down, Up, split};
-use super::{Client, Kind, Membership, Millis, NOWHERE, Peer, Shard, VecDeque, World, place};
+use super::{
+    Client, Kind, Membership, Millis, NAMESPACES, NOWHERE, Peer, Shard, VecDeque, World, acknowledged_event, place,
+    prefix,
+};
 use roomcast::base::ids::SocketId;
 use roomcast::proto::engineio::Refusal;
 use roomcast::proto::json;
@@ -113,13 +116,25 @@ impl World {
         let pipe = self.net.connect();
         self.net.pipes[pipe].up.push_back(Up::Open);
         let peer = self.peers.len();
+        let namespace = *self.random.pick(&NAMESPACES);
         let mut client = Client { polls: true, socket_io: true, ..Client::default() };
-        client.memberships.insert(place("/", ""), vec![Membership::asked(self.step)]);
+        client.memberships.insert(place(namespace, ""), vec![Membership::asked(self.step)]);
         self.model.clients.push(client);
-        self.peers.push(Peer { poller: Some(self.pollers.len()), ..Peer::new(0, NOWHERE, NOWHERE, Kind::SocketIo) });
+        let of_peer = Peer::new(0, NOWHERE, NOWHERE, Kind::SocketIo, namespace);
+        self.peers.push(Peer { poller: Some(self.pollers.len()), ..of_peer });
         let mute = self.random.chance(MUTE_ONE_IN);
         let lazy = self.random.chance(LAZY_ONE_IN);
         self.pollers.push(Poller { peer, mute, lazy, poll: Some(pipe), ..Poller::default() });
+    }
+
+    /// Shards have been told of acknowledgements.
+    pub(super) fn note_acks(&mut self) {
+        for (sid, text) in std::mem::take(&mut self.net.acks) {
+            let poller = self.pollers.iter().find(|poller| poller.sid == Some(sid)).expect("somebody has said it");
+            if let Some(event) = acknowledged_event(&text) {
+                self.model.clients[poller.peer].acked.entry(event).or_insert(self.step);
+            }
+        }
     }
 
     /// Something that a polled client, or a core for one, does.
@@ -521,7 +536,7 @@ impl World {
                 let before = self.pollers[number].sid.replace(SocketId::parse(&sid).unwrap());
                 assert_eq!(before, None, "a session opens once");
                 if !self.pollers[number].mute {
-                    self.say(peer, "40".to_owned());
+                    self.say(peer, format!("40{}", prefix(self.peers[peer].namespace)));
                 }
             }
             b'1' => self.over(number),
@@ -590,7 +605,8 @@ impl World {
     fn haunt(&mut self, number: usize) {
         let Some(sid) = self.pollers[number].sid else { return self.hang_up(number) };
         let texts = |list: &[&str]| Some(list.iter().map(|&text| text.to_owned()).collect::<Vec<String>>());
-        let join = "42[\"join\",{\"room\":\"b\"}]";
+        let own = prefix(self.peers[self.pollers[number].peer].namespace);
+        let join = &*format!("42{own}[\"join\",{{\"room\":\"b\"}}]");
         let post = |is_binary| Up::Post { sid, is_binary };
         match self.random.below(40) {
             0..=2 => self.request(number, Up::Get(sid), None),
@@ -660,7 +676,9 @@ fn is_answered(packet: &str) -> bool {
 
 /// True for the server's answers to that.
 fn is_answer(packet: &str) -> bool {
-    packet.starts_with("40") || packet.starts_with("42[\"joined\"") || packet.starts_with("42[\"left\"")
+    let list = |packet: &str| packet.find('[').map_or(String::new(), |start| packet[start..].to_owned());
+    let answers = ["[\"joined\"", "[\"left\""];
+    packet.starts_with("40") || packet.starts_with("42") && answers.iter().any(|name| list(packet).starts_with(name))
 }
 
 /// The first whole server frame in `bytes`, taken out: its first byte and its text.
