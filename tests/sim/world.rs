@@ -479,16 +479,11 @@ impl World {
         while !self.peers[index].busy && self.peers[index].open {
             let Some(text) = self.peers[index].waiting.pop_front() else { return };
             let (core, session) = (self.peers[index].core, self.peers[index].session);
-            self.note_acknowledgement(index, &text);
+            if let Some(event) = acknowledged_event(&text) {
+                self.model.clients[index].acked.entry(event).or_insert(self.step);
+            }
             let flow = self.shards[core].text(session, &text, self.now);
             self.peers[index].busy = flow == Flow::Wait;
-        }
-    }
-
-    /// The client says this now.
-    fn note_acknowledgement(&mut self, index: usize, text: &str) {
-        if let Some(event) = acknowledged_event(text) {
-            self.model.clients[index].acked.entry(event).or_insert(self.step);
         }
     }
 

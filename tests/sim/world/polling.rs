@@ -332,8 +332,6 @@ impl World {
                 let pipe = poller.socket.as_ref().expect("it has upgraded").pipe;
                 let text = self.peers[poller.peer].waiting.pop_front().expect("something waits");
                 poller.due.push_back(usize::from(is_answered(&text)));
-                let peer = poller.peer;
-                self.note_acknowledgement(peer, &text);
                 self.net.pipes[pipe].up.push_back(Up::Text(text));
             }
         }
@@ -393,9 +391,6 @@ impl World {
         let waiting = &mut self.peers[poller.peer].waiting;
         let count = waiting.len().min(1 + self.random.below(PACKETS_PER_POST_MAX));
         let packets: Vec<String> = waiting.drain(..count).collect();
-        let peer = poller.peer;
-        packets.iter().for_each(|packet| self.note_acknowledgement(peer, packet));
-        let poller = &self.pollers[number];
         let sid = poller.sid.expect("it is open");
         let pipe = self.send(number, Up::Post { sid, is_binary: false });
         let poller = &mut self.pollers[number];
