@@ -16,9 +16,10 @@ use crate::base::wheel::Wheel;
 use crate::ingest::publisher::{Desk, Progress, Publisher};
 use crate::mesh::Plane;
 use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard};
+use socket2::Socket;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -148,7 +149,7 @@ pub struct Core {
     /// Connections of clients that have not said anything yet.
     pub(super) unheard: usize,
     /// While sessions poll here, and some time after.
-    stamper: Option<UdpSocket>,
+    stamper: Option<Socket>,
     /// When sessions polled here last.
     polled: Millis,
     pub(super) completions: Vec<Completion>,

@@ -1,8 +1,9 @@
 //! The few system calls that neither the standard library nor a safe crate of ours offers.
 #![allow(unsafe_code)]
 
+use socket2::{Domain, Socket, Type};
 use std::io;
-use std::net::{TcpStream, UdpSocket};
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -51,12 +52,12 @@ pub fn stamp_arrivals(socket: &impl AsRawFd, on: bool) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A socket that nobody sends to; while it lives, arrivals are noted.
+/// A socket without an address, so that nobody can send to it; while it lives, arrivals are noted.
 ///
 /// # Errors
 /// No descriptor is left, or the kernel cannot.
-pub fn stamper() -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
+pub fn stamper() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     stamp_arrivals(&socket, true)?;
     Ok(socket)
 }
