@@ -3,7 +3,7 @@
 
 use super::conn::{Conn, Role};
 use super::executor::Sleep;
-use super::http::HandOver;
+use super::http::{HandOver, Http};
 use super::order::{Horizons, Parking};
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
@@ -787,6 +787,12 @@ impl Core {
         }
     }
 
+    pub(super) fn cancel_timer(&mut self, at: SlotRef) {
+        if let Some(timer) = self.conns[at.slot].timer.take() {
+            self.timers.cancel(timer);
+        }
+    }
+
     fn fire_timers(&mut self) {
         let mut fired = std::mem::take(&mut self.fired);
         self.timers.advance(self.now, &mut fired);
@@ -853,11 +859,9 @@ impl Core {
 
     /// Ends a connection: its session leaves, its polls end, and then it is closed. `label` is counted unless empty.
     pub(super) fn finish(&mut self, at: SlotRef, label: &'static str) {
+        self.cancel_timer(at);
         let conn = &mut self.conns[at.slot];
         let role = std::mem::replace(&mut conn.role, Role::Dead);
-        if let Some(timer) = conn.timer.take() {
-            self.timers.cancel(timer);
-        }
         conn.inbox = None;
         let is_publisher = matches!(role, Role::Publisher(_));
         match role {
@@ -868,13 +872,7 @@ impl Core {
             }
             Role::Http(http) => {
                 self.shard.counters.connections -= 1;
-                self.unheard -= usize::from(!http.heard);
-                if let Some(session) = http.waits_for() {
-                    self.shard.poll_aborted(session, at);
-                }
-                if let Some(session) = http.posts_to() {
-                    self.shard.post_aborted(session, at);
-                }
+                self.forget_http(at, &http);
             }
             Role::Probe { session, .. } => {
                 self.shard.counters.connections -= 1;
@@ -906,12 +904,7 @@ impl Core {
             Role::WebSocket { session, .. } | Role::Closing { session, .. } => self.shard.closed(session),
             Role::Publisher(_) => self.forget_publisher(at),
             Role::Probe { session, .. } => self.shard.probe_ended(session, at),
-            Role::Http(http) => {
-                self.unheard -= usize::from(!http.heard);
-                if let Some(session) = http.posts_to() {
-                    self.shard.post_aborted(session, at);
-                }
-            }
+            Role::Http(http) => self.forget_http(at, &http),
             Role::Lingering { .. } | Role::Dead => {}
         }
         let conn = &mut self.conns[at.slot];
@@ -923,6 +916,17 @@ impl Core {
         }
         self.set_timer(at, LINGER_MS_MAX);
         self.queue(at);
+    }
+
+    /// A connection does not speak HTTP any more: what was under way on it is aborted.
+    fn forget_http(&mut self, at: SlotRef, http: &Http) {
+        self.unheard -= usize::from(!http.heard);
+        if let Some(session) = http.waits_for() {
+            self.shard.poll_aborted(session, at);
+        }
+        if let Some(session) = http.posts_to() {
+            self.shard.post_aborted(session, at);
+        }
     }
 
     /// A publisher's connection is none any more.

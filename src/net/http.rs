@@ -149,6 +149,13 @@ pub struct HandOver {
     stamped: bool,
 }
 
+impl Wish {
+    /// True if the connection must be free for it: of a poll that waits, and of its response.
+    fn wants_connection(&self) -> bool {
+        matches!(self, Wish::Open(_) | Wish::Session { what: What::TakeOver(_), .. })
+    }
+}
+
 impl Manner {
     /// As given to a request that is refused: if not all of it is here, the connection ends, as what follows is no
     /// request.
@@ -392,13 +399,18 @@ impl Core {
 
     /// Serves whole requests.
     pub(super) fn serve_some(&mut self) -> bool {
-        let mut served = false;
-        for _ in 0..self.requests.len() {
+        let served = self.serve_waiting();
+        served | self.serve_parked()
+    }
+
+    /// Serves the whole requests that are there at this moment.
+    fn serve_waiting(&mut self) -> bool {
+        let count = self.requests.len();
+        for _ in 0..count {
             let Some(at) = self.requests.pop_front() else { break };
             self.guarded(at, |core| core.serve(at));
-            served = true;
         }
-        served | self.serve_parked()
+        count > 0
     }
 
     /// Serves the requests that have waited for those before them.
@@ -412,15 +424,11 @@ impl Core {
         let settled = shared.horizons.settled(self.shard.port.core(), now, wake).min(self.settled);
         // What had come by then is in the rings, and parks beside the others.
         self.take_in();
-        for _ in 0..self.requests.len() {
-            let Some(at) = self.requests.pop_front() else { break };
-            self.guarded(at, |core| core.serve(at));
-        }
+        self.serve_waiting();
         let mut ready = Vec::new();
         let unsettled = self.parking.leave(settled, now, &mut ready);
         self.shard.counters.requests_unsettled += unsettled as u64;
-        for at in &ready {
-            let at = *at;
+        for &at in &ready {
             if let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) {
                 http.read = 0;
             }
@@ -429,10 +437,10 @@ impl Core {
         !ready.is_empty()
     }
 
-    /// True if the request on `at` has to wait for those that came before it on other cores; it is parked then.
-    fn parks(&mut self, at: SlotRef) -> bool {
+    /// True if the request on `at` has to wait for those that came before it elsewhere; it is parked then.
+    fn parks(&mut self, at: SlotRef, wish: &Wish) -> bool {
         let Role::Http(http) = &self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
-        if http.read == 0 {
+        if http.read == 0 || !matches!(wish, Wish::Session { .. }) {
             return false;
         }
         self.parking.park(at, http.came, http.read);
@@ -443,6 +451,16 @@ impl Core {
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
         let Some(request) = http.request.take_if(|request| request.is_ready()) else { return };
         let is_free = http.waiting.is_none();
+        if let Wish::Session { sid, .. } = &request.wish
+            && let Some(home) = sid.core(self.shard.topology().cores())
+            && home != self.shard.core()
+        {
+            return if is_free { self.hand_over(at, *request, home) } else { self.put_off(at, *request) };
+        }
+        // What is not answered at once keeps its place behind the poll that waits.
+        if !is_free && request.wish.wants_connection() || self.parks(at, &request.wish) {
+            return self.put_off(at, *request);
+        }
         let Request { wish, manner, body, expects_continue } = *request;
         match wish {
             Wish::Preflight(lines) => {
@@ -450,31 +468,9 @@ impl Core {
                 self.answer(at, &Response { connection: manner.connection, ..response });
             }
             Wish::Refused(refusal) => self.refuse(at, refusal, &manner),
-            // What is not answered at once keeps its place behind the poll that waits.
-            wish @ (Wish::Open(_) | Wish::Session { what: What::TakeOver(_), .. }) if !is_free => {
-                return self.put_off(at, Request { wish, manner, body, expects_continue });
-            }
             Wish::Open(opening) => self.open(at, *opening, manner),
             Wish::Session { endpoint, sid, what } => {
-                let here = self.shard.core();
-                match sid.core(self.shard.topology().cores()) {
-                    Some(home) if home != here => {
-                        let wish = Wish::Session { endpoint, sid, what };
-                        let request = Request { wish, manner, body, expects_continue };
-                        if is_free {
-                            return self.hand_over(at, request, home);
-                        }
-                        return self.put_off(at, request);
-                    }
-                    Some(_) if self.parks(at) => {
-                        let wish = Wish::Session { endpoint, sid, what };
-                        return self.put_off(at, Request { wish, manner, body, expects_continue });
-                    }
-                    Some(_) => {
-                        self.serve_session(at, endpoint, &sid, what, (manner, body, expects_continue));
-                    }
-                    None => self.refuse(at, Refusal::UnknownSid, &manner.of_refusal(&body)),
-                }
+                self.serve_session(at, endpoint, &sid, what, (manner, body, expects_continue));
             }
             Wish::Posting { session } => {
                 if self.shard.begin_packets(session, at) {
@@ -616,9 +612,7 @@ impl Core {
         {
             tracing::debug!(%error, "the kernel goes on noting arrivals");
         }
-        if let Some(timer) = self.conns[at.slot].timer.take() {
-            self.timers.cancel(timer);
-        }
+        self.cancel_timer(at);
         self.conns[at.slot].role = role;
     }
 
@@ -687,11 +681,7 @@ impl Core {
             Phase::Head => self.set_timer(at, self.options.handshake_ms_max),
             Phase::Body => self.set_timer(at, self.options.request_body_ms_max),
             Phase::Idle => self.set_timer(at, self.options.keep_alive_ms),
-            Phase::Serving => {
-                if let Some(timer) = self.conns[at.slot].timer.take() {
-                    self.timers.cancel(timer);
-                }
-            }
+            Phase::Serving => self.cancel_timer(at),
         }
     }
 

@@ -116,7 +116,7 @@ impl Shard {
 
     /// The connection of a waiting poll is gone.
     pub fn poll_aborted(&mut self, at: SlotRef, transport: SlotRef) {
-        let Some(polling) = self.sessions.get_mut(at).and_then(|session| session.polling.as_mut()) else { return };
+        let Some(polling) = self.polling(at) else { return };
         if polling.poll == Some(transport) {
             polling.poll = None;
             let lingers = polling.lingers;
@@ -148,9 +148,7 @@ impl Shard {
     /// The POST on `transport` is whole. Its packets follow, then [`Shard::end_post`]. False if its session is gone.
     #[must_use]
     pub fn begin_packets(&mut self, at: SlotRef, transport: SlotRef) -> bool {
-        let Some(polling) = self.sessions.get_mut(at).and_then(|session| session.polling.as_mut()) else {
-            return false;
-        };
+        let Some(polling) = self.polling(at) else { return false };
         if polling.post != Some(transport) {
             return false;
         }
@@ -187,17 +185,16 @@ impl Shard {
 
     /// All packets of the POST on `transport` are handled, or it is refused.
     pub fn end_post(&mut self, at: SlotRef, transport: SlotRef) {
-        let Some(polling) = self.sessions.get_mut(at).and_then(|session| session.polling.as_mut()) else { return };
+        let Some(polling) = self.polling(at) else { return };
         if polling.post != Some(transport) {
             return;
         }
         polling.post = None;
         polling.holds_answers = false;
-        let (waits, upgrades) = (polling.poll.is_some(), polling.probe.is_some_and(|probe| probe.upgrades));
-        if upgrades {
-            let probe = polling.probe.map(|probe| probe.transport).expect("it upgrades");
-            self.upgrade(at, probe);
-            self.actions.push_back(Action::Upgraded { transport: probe });
+        let waits = polling.poll.is_some();
+        if let Some(Probe { transport, .. }) = polling.probe.filter(|probe| probe.upgrades) {
+            self.upgrade(at, transport);
+            self.actions.push_back(Action::Upgraded { transport });
         } else if waits {
             self.outboxes.unblock(at.slot);
         }
@@ -205,7 +202,7 @@ impl Shard {
 
     /// The connection of a POST is gone before all of its packets were handled.
     pub fn post_aborted(&mut self, at: SlotRef, transport: SlotRef) {
-        let Some(polling) = self.sessions.get_mut(at).and_then(|session| session.polling.as_mut()) else { return };
+        let Some(polling) = self.polling(at) else { return };
         if polling.post == Some(transport) {
             polling.post = None;
             polling.holds_answers = false;
@@ -263,11 +260,16 @@ impl Shard {
 
     /// A WebSocket that might have taken over is gone.
     pub fn probe_ended(&mut self, at: SlotRef, transport: SlotRef) {
-        let Some(polling) = self.sessions.get_mut(at).and_then(|session| session.polling.as_mut()) else { return };
+        let Some(polling) = self.polling(at) else { return };
         if polling.probe.is_some_and(|probe| probe.transport == transport) {
             polling.probe = None;
             self.rearm(at);
         }
+    }
+
+    /// What the session has besides, if it is there and polls.
+    fn polling(&mut self, at: SlotRef) -> Option<&mut Polling> {
+        self.sessions.get_mut(at)?.polling.as_deref_mut()
     }
 
     fn probe(&mut self, at: SlotRef) -> Option<&mut Probe> {
