@@ -65,11 +65,10 @@ fn start() -> Running {
             limits: LimitOptions {
                 packet_bytes_max: 10_000,
                 attachments_max: 10,
-                namespaces_per_session_max: 128,
-                namespace_bytes_max: 200,
                 rooms_per_socket_max: 128,
                 room_name_bytes_max: 200,
                 outbox_bytes_max: 1 << 20,
+                ..LimitOptions::default()
             },
             rooms: room::owner::Options { idle_ms: 60_000, idle_max: 1_000 },
             panic_on: Some(TRAP),

@@ -43,7 +43,7 @@ const fn number(key: &'static str, min: u64, max: u64, get: fn(&Config) -> u64) 
 }
 
 /// All of them, in the order of the reference.
-pub(crate) const NUMBERS: [Number; 26] = [
+pub(crate) const NUMBERS: &[Number] = &[
     // 0 stands for all; more do not fit into socket ids.
     number("server.cores", 0, CORES_MAX as u64, |c| c.server.cores as u64),
     // 0 closes at once. Service managers kill long before an hour is over.
@@ -123,7 +123,7 @@ impl Number {
 
 /// Checks every number of the file before the file is read as a whole, so that a wrong one is told with its bounds.
 pub(super) fn check_numbers(document: &Document, tables: &DeTable<'_>) -> Result<(), ConfigError> {
-    for number in &NUMBERS {
+    for number in NUMBERS {
         if let Some(value) = find(tables, number.key) {
             number.check(value).map_err(|message| document.wrong_value(&path(number.key), message))?;
         }

@@ -255,37 +255,36 @@ impl Default for Ops {
 
 impl Default for Limits {
     fn default() -> Limits {
+        let of_session = LimitOptions::default();
         Limits {
             message_bytes_max: 1_000_000,
-            packet_bytes_max: 11_000_000,
-            attachments_max: 1000,
+            packet_bytes_max: of_session.packet_bytes_max,
+            attachments_max: of_session.attachments_max,
             http_head_bytes_max: 8192,
             handshake_ms_max: 10_000,
             request_body_ms_max: 30_000,
             keep_alive_ms: 75_000,
-            namespaces_per_client_max: 128,
-            namespace_bytes_max: 200,
-            rooms_per_socket_max: 128,
-            room_name_bytes_max: 200,
-            outbox_bytes_max: 1 << 20,
+            namespaces_per_client_max: of_session.namespaces_per_session_max,
+            namespace_bytes_max: of_session.namespace_bytes_max,
+            rooms_per_socket_max: of_session.rooms_per_socket_max,
+            room_name_bytes_max: of_session.room_name_bytes_max,
+            outbox_bytes_max: of_session.outbox_bytes_max,
         }
     }
 }
 
 impl Default for Heartbeat {
     fn default() -> Heartbeat {
-        Heartbeat {
-            ping_interval_ms: 25_000,
-            ping_timeout_ms: 20_000,
-            connect_timeout_ms: 45_000,
-            upgrade_timeout_ms: 10_000,
-        }
+        let HeartbeatOptions { ping_interval_ms, ping_timeout_ms, connect_timeout_ms, upgrade_timeout_ms } =
+            HeartbeatOptions::default();
+        Heartbeat { ping_interval_ms, ping_timeout_ms, connect_timeout_ms, upgrade_timeout_ms }
     }
 }
 
 impl Default for Rooms {
     fn default() -> Rooms {
-        Rooms { idle_ms: 60_000, idle_max: 100_000 }
+        let room::owner::Options { idle_ms, idle_max } = room::owner::Options::default();
+        Rooms { idle_ms, idle_max }
     }
 }
 
@@ -876,7 +875,7 @@ mod tests {
     #[test]
     fn every_number_has_bounds_that_hold_exactly() {
         let defaults = Config::parse("", "f.toml").unwrap();
-        for number in &NUMBERS {
+        for number in NUMBERS {
             let (section, key) = number.key.split_once('.').unwrap();
             let with = |value: i128| Config::parse(&format!("[{section}]\n{key} = {value}"), "f.toml");
             for value in [number.min, number.max] {
@@ -912,7 +911,7 @@ mod tests {
                 );
             }
         }
-        for number in &NUMBERS {
+        for number in NUMBERS {
             assert!(bounds::find(&tables, number.key).is_some(), "{}", number.key);
         }
     }

@@ -507,16 +507,14 @@ mod tests {
                     upgrade_timeout_ms: 1,
                 },
                 limits: LimitOptions {
-                    packet_bytes_max: 100,
-                    attachments_max: 1,
-                    namespaces_per_session_max: 1,
                     namespace_bytes_max: 20,
                     rooms_per_socket_max: 1,
                     room_name_bytes_max: 20,
                     outbox_bytes_max: 1000,
+                    ..LimitOptions::default()
                 },
                 rooms: owner::Options { idle_ms: 1000, idle_max: 1000 },
-                panic_on: None,
+                ..shard::Options::default()
             };
             let pattern = NamePattern::compile("^/w-[^x]*$").unwrap();
             let every_w = RulesSource { pattern: Some("/w-.*".into()), ..RulesSource::default() };

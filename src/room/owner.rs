@@ -28,6 +28,13 @@ pub struct Attachment {
     pub encoding: Encoding,
 }
 
+/// Those of a server whose operator has set nothing.
+impl Default for Options {
+    fn default() -> Options {
+        Options { idle_ms: 60_000, idle_max: 100_000 }
+    }
+}
+
 /// All rooms that one core owns.
 #[derive(Debug)]
 pub struct OwnedRooms {

@@ -47,6 +47,33 @@ pub struct LimitOptions {
     pub outbox_bytes_max: u32,
 }
 
+/// Those of a server whose operator has set nothing.
+impl Default for HeartbeatOptions {
+    fn default() -> HeartbeatOptions {
+        HeartbeatOptions {
+            ping_interval_ms: 25_000,
+            ping_timeout_ms: 20_000,
+            connect_timeout_ms: 45_000,
+            upgrade_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// Those of a server whose operator has set nothing.
+impl Default for LimitOptions {
+    fn default() -> LimitOptions {
+        LimitOptions {
+            packet_bytes_max: 11_000_000,
+            attachments_max: 1000,
+            namespaces_per_session_max: 128,
+            namespace_bytes_max: 200,
+            rooms_per_socket_max: 128,
+            room_name_bytes_max: 200,
+            outbox_bytes_max: 1 << 20,
+        }
+    }
+}
+
 /// What a session speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -369,14 +369,13 @@ mod tests {
                 limits: LimitOptions {
                     packet_bytes_max: 1000,
                     attachments_max: 2,
-                    namespaces_per_session_max: 8,
-                    namespace_bytes_max: 200,
                     rooms_per_socket_max: 1,
                     room_name_bytes_max: 20,
                     outbox_bytes_max: 1000,
+                    ..LimitOptions::default()
                 },
                 rooms: owner::Options { idle_ms: 1000, idle_max: 1000 },
-                panic_on: None,
+                ..shard::Options::default()
             };
             let namespaces = vec![Namespace { name: "/".into(), rules }];
             let shard = Shard::new(port, Topology::new(1, 1), namespaces, options, [0; 32], Millis(0), 1);

@@ -35,7 +35,7 @@ pub use joins::NamedOperation;
 pub use transports::{Posted, Probed, TRANSPORT_ERROR, UPGRADE_FAILED, UPGRADE_TIMEOUT};
 
 /// What a shard needs besides its namespaces.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Heartbeats.
     pub heartbeat: HeartbeatOptions,

@@ -181,15 +181,14 @@ impl World {
             limits: LimitOptions {
                 packet_bytes_max: 10_000,
                 attachments_max: 10,
-                namespaces_per_session_max: 128,
-                namespace_bytes_max: 200,
                 rooms_per_socket_max: 128,
                 room_name_bytes_max: 200,
                 outbox_bytes_max: OUTBOX_BYTES_MAX,
+                ..LimitOptions::default()
             },
             // An order must outlive the run, so that offsets can be compared.
             rooms: owner::Options { idle_ms: 1 << 40, idle_max: 1 << 20 },
-            panic_on: None,
+            ..shard::Options::default()
         };
         let shards: Vec<Shard> = mesh::connect(cores, mesh::Options { slots })
             .into_iter()
