@@ -75,7 +75,7 @@ fn start() -> Running {
                 outbox_bytes_max: 1 << 20,
                 ..LimitOptions::default()
             },
-            rooms: room::owner::Options { idle_ms: 60_000, idle_max: 1_000 },
+            rooms: room::owner::Options::default(),
             panic_on: Some(TRAP),
         };
         let shard = Shard::new(port, Topology::new(1, 1), vec![namespace], options, [7; 32], Millis(0), 1);

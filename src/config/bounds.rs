@@ -97,6 +97,8 @@ pub(crate) const NUMBERS: &[Number] = &[
     number("rooms.idle_ms", SHORTEST_MS, DAY_MS, |c| c.rooms.idle_ms),
     // 0 forgets a room with its last member. Each core may remember as many, with their names.
     number("rooms.idle_max", 0, 10_000_000, |c| c.rooms.idle_max as u64),
+    // Each core keeps its part of it, and a room at least one event. 64 GiB is more than a room server should hold.
+    number("rooms.snapshots_bytes_max", 64 * KIB, 64 * 1024 * MIB, |c| c.rooms.snapshots_bytes_max as u64),
 ];
 
 impl Number {

@@ -199,6 +199,8 @@ pub struct Rooms {
     pub idle_ms: u64,
     /// Rooms without members that each core remembers.
     pub idle_max: usize,
+    /// Bytes that all rooms together keep in their snapshots.
+    pub snapshots_bytes_max: usize,
 }
 
 /// The log on standard error.
@@ -284,8 +286,8 @@ impl Default for Heartbeat {
 
 impl Default for Rooms {
     fn default() -> Rooms {
-        let room::owner::Options { idle_ms, idle_max } = room::owner::Options::default();
-        Rooms { idle_ms, idle_max }
+        let room::owner::Options { idle_ms, idle_max, snapshots_bytes_max } = room::owner::Options::default();
+        Rooms { idle_ms, idle_max, snapshots_bytes_max }
     }
 }
 
@@ -459,9 +461,9 @@ impl Config {
         }
     }
 
-    /// For each core's shard.
+    /// For the shard of each of `cores` cores.
     #[must_use]
-    pub fn shard_options(&self) -> shard::Options {
+    pub fn shard_options(&self, cores: usize) -> shard::Options {
         shard::Options {
             heartbeat: HeartbeatOptions {
                 ping_interval_ms: self.heartbeat.ping_interval_ms,
@@ -478,7 +480,11 @@ impl Config {
                 room_name_bytes_max: self.limits.room_name_bytes_max,
                 outbox_bytes_max: self.limits.outbox_bytes_max,
             },
-            rooms: room::owner::Options { idle_ms: self.rooms.idle_ms, idle_max: self.rooms.idle_max },
+            rooms: room::owner::Options {
+                idle_ms: self.rooms.idle_ms,
+                idle_max: self.rooms.idle_max,
+                snapshots_bytes_max: self.rooms.snapshots_bytes_max / cores.max(1),
+            },
             panic_on: None,
         }
     }
@@ -1027,7 +1033,7 @@ mod tests {
         assert_eq!(net.endpoints[3], endpoint("/echo", Kind::WebSocketEcho, 3000));
         let unsaid = Config::parse("[cors]\norigins = [\"*\"]", "f.toml").unwrap().net_options();
         assert!(!unsaid.cors.preflight_headers(origin, None).contains("Max-Age"));
-        let shard = config.shard_options();
+        let shard = config.shard_options(1);
         assert_eq!((shard.heartbeat.ping_interval_ms, shard.rooms.idle_max, shard.panic_on), (300, 3, None));
         assert_eq!((shard.limits.room_name_bytes_max, shard.limits.outbox_bytes_max), (30, 5000));
         assert_eq!(config.ingest_options().room_name_bytes_max, 30);

@@ -346,7 +346,7 @@ impl Core {
 
     /// True while messages wait for space in rings: the receivers work on it, and this core looks again at once.
     fn is_blocked(&self) -> bool {
-        !self.shard.may_publish() || self.handovers.is_blocked()
+        !self.shard.may_publish() || self.shard.has_emits() || self.handovers.is_blocked()
     }
 
     /// Announces sleep and looks for work once more. True if there is none.

@@ -156,7 +156,8 @@ fn start_core(
 ) -> Result<(net::Core, executor::Sleep), String> {
     let namespaces = config.namespaces().map_err(|error| error.to_string())?;
     let now = Millis((net::sys::monotonic() - shared.origin).as_millis() as u64);
-    let shard = Shard::new(port, topology, namespaces, config.shard_options(), seed, now, first_epoch);
+    let options = config.shard_options(topology.cores());
+    let shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
     let mut metrics = CoreMetrics::new(index);
     let setup = net::Setup {
         options: config.net_options(),

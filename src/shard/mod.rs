@@ -209,6 +209,8 @@ pub enum TimerKey {
     Ask(SlotRef),
     /// The end of an ask that reached sockets of this core.
     Asked(SlotRef),
+    /// What a room keeps may be too old.
+    Kept(SlotRef),
 }
 
 /// One core's share of everything.
@@ -444,7 +446,7 @@ impl Shard {
             match *key {
                 TimerKey::Ask(at) => self.ask_due(at),
                 TimerKey::Asked(at) => self.asked_due(at),
-                TimerKey::Session(_) | TimerKey::IdleRooms => {}
+                TimerKey::Session(_) | TimerKey::IdleRooms | TimerKey::Kept(_) => {}
             }
         }
         for key in fired.drain(..) {
@@ -452,6 +454,7 @@ impl Shard {
                 TimerKey::Ask(_) | TimerKey::Asked(_) => {}
                 TimerKey::Session(at) => self.session_due(at, now),
                 TimerKey::IdleRooms => self.expire_rooms(now),
+                TimerKey::Kept(at) => self.kept_due(at, now),
             }
         }
         self.fired = fired;
@@ -463,10 +466,17 @@ impl Shard {
         !self.port.up.is_blocked() && !self.port.down.is_blocked()
     }
 
+    /// True while clients' events wait for space in the rings: [`Shard::receive`] must be called again soon.
+    #[must_use]
+    pub fn has_emits(&self) -> bool {
+        self.joins.has_emits()
+    }
+
     /// Handles messages from other cores, at most about `budget` deliveries' worth; returns what is left of it. Owners'
     /// work is only taken on while its results find space in the rings, and while deliveries leave budget for it.
     pub fn receive(&mut self, mut budget: usize, now: Millis) -> usize {
         self.port.flush();
+        self.emit_some();
         while budget > 0 {
             let Some((_, message)) = self.port.down.receive() else { break };
             budget = budget.saturating_sub(1 + self.handle_down(message));
@@ -489,6 +499,9 @@ impl Shard {
         self.counters.sockets = self.sockets.len() as u64;
         self.counters.rooms_owned = self.owned.len() as u64;
         self.counters.rooms_attached = self.local.len() as u64;
+        let (snapshot_events, snapshot_bytes) = self.owned.kept();
+        self.counters.snapshot_events = snapshot_events as u64;
+        self.counters.snapshot_bytes = snapshot_bytes as u64;
         self.counters.asks_open = self.asks.len() as u64;
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
         self.counters.ring_full_up = self.port.up.full_count();
