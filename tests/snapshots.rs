@@ -81,7 +81,7 @@ reply = { event = "two", data = ["{snapshot}"] }
 event = "say"
 join = ["{data.room}"]
 emit = [
-    { rooms = ["{data.room}"], event = "said:{data.kind}", data = { text = "{data.text}", by = "{sid}" }, to_self = SELF },
+    { rooms = ["{data.room}"], event = "said:{data.kind}", data = { text = "{data.text}", by = "{sid}" }, SELF },
     { rooms = ["log"], event = "logged", args = "{args}" },
 ]
 reply = { event = "ok" }
@@ -98,7 +98,7 @@ emit = { event = "shouted", args = "{args}", to_self = false }
 "#;
 
 fn start(cores: usize) -> Server {
-    Server::start(&CONFIG.replace("SELF", "false"), cores)
+    Server::start(&CONFIG.replace("SELF", "to_self = false"), cores)
 }
 
 fn json(text: &str) -> Value {
@@ -299,8 +299,8 @@ fn snapshot_and_live_events_make_the_state_at_any_moment(cores: usize) {
 }
 
 fn clients_send_events_to_rooms(cores: usize) {
-    for (to_self, cores) in [("true", cores), ("false", cores)] {
-        let server = Server::start(&CONFIG.replace("SELF", to_self), cores);
+    for to_self in [true, false] {
+        let server = Server::start(&CONFIG.replace("SELF", &format!("to_self = {to_self}")), cores);
         let mut listener = RawClient::in_log(&server);
         let mut alice = RawClient::socket_io(&server);
         let mut bob = RawClient::connect(&server);
@@ -311,7 +311,7 @@ fn clients_send_events_to_rooms(cores: usize) {
         assert_eq!(alice.next(), r#"437["done"]"#);
         let said = json(&bob.next());
         assert_eq!((said["type"].as_str(), said["data"]["text"].as_str()), (Some("said:loud"), Some("hi \"you\"")));
-        if to_self == "true" {
+        if to_self {
             assert_eq!(json(&alice.next()[2..]), json!(["said:loud", said["data"]]));
         }
         assert_eq!(
@@ -326,7 +326,7 @@ fn clients_send_events_to_rooms(cores: usize) {
         // The whole namespace, but for the one who shouts.
         alice.send(r#"42["shout",1,2]"#);
         assert_eq!(listener.next(), r#"{"type":"shouted","args":[1,2]}"#);
-        if to_self == "true" {
+        if to_self {
             assert!(bob.next().contains("said:x"));
         }
         assert_eq!(bob.next(), r#"{"type":"shouted","args":[1,2]}"#);
