@@ -36,7 +36,7 @@ impl Core {
     /// Keeps what could not be handled yet.
     fn keep(&mut self, at: SlotRef, rest: Box<Inbox>) {
         if let Some(conn) = self.conns.get_mut(at)
-            && !matches!(conn.role, Role::Lingering { .. } | Role::Publisher(_) | Role::Dead)
+            && !matches!(conn.role, Role::Lingering { .. } | Role::TurnedAway | Role::Publisher(_) | Role::Dead)
         {
             conn.inbox = Some(rest);
         }
