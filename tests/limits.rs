@@ -5,6 +5,7 @@ mod common;
 use common::polling::{Http, Polling, get, post};
 use common::wire::{self, Wire, handshake};
 use common::{OPEN, RawClient, Response, Server};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -148,7 +149,7 @@ fn two_thousand_connections_of_one_address(cores: usize) {
 fn connections_that_change_cores_keep_their_place(cores: usize) {
     let server = Server::start(&limited("connections_per_ip_max = 12"), cores);
     // Whose home it is: sessions of another address.
-    let sessions: Vec<Polling> = (0..8).map(|_| Polling::open(&server, "/socket.io/")).collect();
+    let sessions: Vec<Polling> = (0..6).map(|_| Polling::open(&server, "/socket.io/")).collect();
     for _ in 0..5 {
         let mut moving: Vec<Http> = (0..12).map(|_| connect(&server, CLIENT)).collect();
         for http in &mut moving {
@@ -159,7 +160,7 @@ fn connections_that_change_cores_keep_their_place(cores: usize) {
         assert!(websocket(&server, CLIENT, "").is_err(), "their places are not lost on the way");
         moving.into_iter().for_each(Http::close);
         // Two connections for each session, and nothing of the others.
-        server.await_metric("roomcast_connections", &[], 16.0);
+        server.await_metric("roomcast_connections", &[], 12.0);
     }
     let again: Vec<Wire> = (0..12).map(|_| websocket(&server, CLIENT, "").expect("nor are they held")).collect();
     again.into_iter().for_each(Wire::close);
@@ -368,7 +369,7 @@ fn attempts_to_connect(cores: usize) {
 fn sizes_times_and_numbers(cores: usize) {
     let limits = "message_bytes_max = 2000\nrooms_per_socket_max = 2\nroom_name_bytes_max = 20\n\
         namespaces_per_client_max = 1\nhttp_head_bytes_max = 1024\nattachments_max = 2\npacket_bytes_max = 3000\n\
-        request_body_ms_max = 300\n[heartbeat]\nconnect_timeout_ms = 300";
+        request_body_ms_max = 300\n[heartbeat]\nconnect_timeout_ms = 2000";
     let config = format!("{}\n[[namespace]]\nname = \"/other\"\n", limited(limits));
     let server = Server::start(&config, cores);
     let counted = |metric: &str, reason: &str, count: f64| {
@@ -423,7 +424,7 @@ fn sizes_times_and_numbers(cores: usize) {
         http.ends();
         counted("http_refused", reason, 1.0);
     }
-    let session = Polling::open(&server, "/socket.io/");
+    let (session, _) = Polling::socket_io(&server);
     let mut slow = session.connect();
     slow.write(format!("POST {} HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n4", session.target));
     assert_eq!(slow.response().status, 408);
@@ -473,7 +474,7 @@ fn pages_that_may_not_open_websockets(cores: usize) {
 fn smuggled_requests(cores: usize) {
     let server = Server::start(OPEN, cores);
     let hidden = get("/hidden");
-    let mut count = 0;
+    let mut counts: BTreeMap<&str, f64> = BTreeMap::new();
     for (lines, body, status, reason) in [
         ("Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n", "0\r\n\r\n", 400, "length_and_coding"),
         ("Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n", "0\r\n\r\n", 400, "length_and_coding"),
@@ -500,10 +501,11 @@ fn smuggled_requests(cores: usize) {
         assert_eq!(response.status, status, "{lines:?}: {}", response.body);
         assert!(response.head.contains("\r\nConnection: close\r\n") && response.body.len() > 10, "{}", response.head);
         http.ends();
-        assert!(server.metric_where(REFUSED, &[("reason", reason)]) >= 1.0, "{reason}");
-        count += 1;
+        *counts.entry(reason).or_default() += 1.0;
     }
-    server.await_metric(REFUSED, &[], count.into());
+    for (reason, count) in counts {
+        server.await_metric(REFUSED, &[("reason", reason)], count);
+    }
     an_honest_client_is_served(&server);
 }
 
