@@ -84,6 +84,7 @@ impl Core {
                 Err(violation) => {
                     let breach = Closing { code: violation.close_code(), label: violation.label() };
                     if matches!(self.conns[at.slot].role, Role::Probe { .. }) {
+                        self.shard.counters.count(counters::CLIENT_ERRORS, breach.label);
                         self.end_probe(at, session, breach);
                     } else if !closing {
                         self.shard.violated(session, breach, breach.label);
