@@ -6,8 +6,8 @@ use common::polling::{Http, Polling, get, post};
 use common::wire::{self, Wire, handshake};
 use common::{OPEN, RawClient, Response, Server};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, Shutdown};
 use std::time::{Duration, Instant};
 
 on_one_and_two_cores!(
@@ -142,7 +142,16 @@ fn two_thousand_connections_of_one_address(cores: usize) {
     server.await_metric(REFUSED, &[("reason", "connections_per_ip")], 1950.0);
     // The server does not wait for them: what is left are the places.
     server.await_metric("roomcast_connections", &[], 50.0);
-    held.into_iter().for_each(Http::close);
+    // Each of the others was told why, however late it looks.
+    let mut told = 0;
+    for http in held {
+        http.stream().shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        http.stream().read_to_string(&mut answer).unwrap();
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{answer}");
+        told += usize::from(answer.ends_with("from your address; try again in 5 s.\n"));
+    }
+    assert_eq!(told, 1950);
     server.await_metric("roomcast_connections", &[], 0.0);
 }
 

@@ -65,8 +65,9 @@ impl Rate {
         if excess == 0 { Ok(after) } else { Err(excess.div_ceil(u64::from(self.per_s))) }
     }
 
-    /// As [`Rate::take`], of `count` and with half the memory; `None` for too many. Whoever has taken nothing for exactly 2³² coarse
-    /// ticks (three days at 1,000 a second) may find a part of the burst missing, for as long as that takes to come back.
+    /// As [`Rate::take`], of `count` and with half the memory; `None` for too many. Whoever has taken nothing for
+    /// exactly 2³² coarse ticks (three days at 1,000 a second) may find a part of the burst missing, for as long as
+    /// that takes to come back.
     #[must_use]
     pub fn take_short(self, full_at: u32, count: u32, now: Millis) -> Option<u32> {
         let now = self.short_full_now(now);
@@ -109,8 +110,8 @@ mod tests {
         assert_eq!(Rate::new(0, 7), None);
         assert_eq!((rate(5, 0).burst, rate(10_000, 1).burst), (5, 10), "a second's worth; a millisecond's worth");
         // (rate, burst, [(milliseconds, what became of one)])
-        let rows: [(u32, u32, &[(u64, Result<(), u64>)]); 4] = [
-            (1, 1, &[(0, Ok(())), (0, Err(1000)), (999, Err(1)), (1000, Ok(())), (1001, Err(999)), (9000, Ok(()))]),
+        for (per_s, burst, steps) in [
+            (1, 1, &[(0, Ok(())), (0, Err(1000)), (999, Err(1)), (1000, Ok(())), (1001, Err(999)), (9000, Ok(()))][..]),
             (
                 10,
                 3,
@@ -120,8 +121,7 @@ mod tests {
             (10, 2, &[(0, Ok(())), (0, Ok(())), (0, Err(100)), (9000, Ok(())), (9000, Ok(())), (9000, Err(100))]),
             // 333.3 ms each.
             (3, 1, &[(0, Ok(())), (333, Err(1)), (334, Ok(())), (667, Err(1)), (668, Ok(()))]),
-        ];
-        for (per_s, burst, steps) in rows {
+        ] {
             let rate = rate(per_s, burst);
             let (mut long, mut short) = (0, rate.short_full_now(Millis(0)));
             for &(now, expected) in steps {

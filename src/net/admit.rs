@@ -12,8 +12,8 @@ use std::net::{IpAddr, Shutdown, TcpStream};
 
 /// When a client whose address has too many connections may try again: nobody knows when one of them ends.
 const CONNECTIONS_RETRY_S: u64 = 5;
-/// Connections turned away that a core waits for at a time, so that they read why. Beyond, they are closed at once: their
-/// descriptors are for those who may come in.
+/// Connections turned away that a core waits for at a time, so that they read why. Beyond, they are closed at once:
+/// their descriptors are for those who may come in.
 const TURNED_AWAY_MAX: usize = 256;
 
 /// Why a session does not begin.

@@ -117,9 +117,9 @@ impl Cors {
         !matches!(self.origins, Origins::Off)
     }
 
-    /// True if a WebSocket may be opened by a request with these `Origin`s and this `Host`. Browsers let every page open
-    /// one, with its visitor's cookies, and leave it to the server to look; programs send no `Origin`. A page of the
-    /// server's own host is none of another origin, whatever the scheme: a proxy may have taken TLS off.
+    /// True if a WebSocket may be opened by a request with these `Origin`s and this `Host`. Browsers let every page
+    /// open one, with its visitor's cookies, and leave it to the server to look; programs send no `Origin`. A page of
+    /// the server's own host is none of another origin, whatever the scheme: a proxy may have taken TLS off.
     #[must_use]
     pub fn allows_websocket<'a>(&self, mut origins: impl Iterator<Item = &'a [u8]>, host: Option<&[u8]>) -> bool {
         let Origins::Listed(patterns) = &self.origins else { return true };

@@ -324,7 +324,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_address_has_as_many_places_as_it_holds(max in 1u32..5, steps in prop::collection::vec((0u8..4, any::<bool>()), 0..200)) {
+        fn an_address_has_as_many_places_as_it_holds(
+            max in 1u32..5,
+            steps in prop::collection::vec((0u8..4, any::<bool>()), 0..200),
+        ) {
             let table = connections(max);
             let mut held: [Vec<Place>; 4] = Default::default();
             for (client, comes) in steps {
