@@ -122,6 +122,31 @@ pub const PUBLISHER_CLOSES: &str = "roomcast_publisher_closes_total";
 /// See [`BY_REASON`].
 pub const SNAPSHOT_EVICTIONS: &str = "roomcast_snapshot_evictions_total";
 
+/// What operators' limits and lists refuse has a reason of its own each: those are what to look for before a limit is
+/// changed. Where a limit's answer is a close, its reason is counted in [`CLOSES`] as well.
+pub mod limits {
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a connection beyond `connections_per_ip_max`.
+    pub const CONNECTIONS_PER_IP: &str = "connections_per_ip";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a handshake beyond `handshakes_per_ip_per_s`.
+    pub const HANDSHAKES_PER_IP: &str = "handshakes_per_ip";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a handshake beyond `handshakes_per_s`.
+    pub const HANDSHAKES: &str = "handshakes";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): nothing, or not all of a head, within `handshake_ms_max`.
+    pub const HANDSHAKE_TIMEOUT: &str = "handshake_timeout";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a body that took longer than `request_body_ms_max`.
+    pub const BODY_TIMEOUT: &str = "body_timeout";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): an event beyond `events_per_socket_per_s`.
+    pub const EVENTS_PER_SOCKET: &str = "events_per_socket";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` beyond what `events_per_socket_per_s` makes of it.
+    pub const CONNECTS: &str = "connects";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a namespace beyond `namespaces_per_client_max`.
+    pub const NAMESPACES: &str = "too_many_namespaces";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room beyond `rooms_per_socket_max`.
+    pub const ROOMS_PER_SOCKET: &str = "rooms_per_socket";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room's name that is too long, or none.
+    pub const ROOM_NAME: &str = "room_name";
+}
+
 impl Counters {
     /// Adds one to `metric` at `reason`. For rare things: it searches.
     ///

@@ -4,10 +4,11 @@
 use super::joins::{Answer, LateAnswer, Then, Wants};
 use super::{CLIENT_LEFT, Closing, Flow, Line, PROTOCOL_ERROR, REFUSED, Shard, UNSUPPORTED, name_of};
 use crate::base::clock::Millis;
-use crate::base::counters;
+use crate::base::counters::{self, limits};
 use crate::base::event::Event;
 use crate::base::frame::Frame;
 use crate::base::ids::{NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
+use crate::base::rate::Rate;
 use crate::proto::engineio::{self, PacketType};
 use crate::proto::raw::{self, Shape};
 use crate::proto::socketio::{self, Incoming, PacketKind};
@@ -135,6 +136,7 @@ impl Shard {
             joining: 0,
             notes,
         });
+        self.rates.socket_begins(socket, self.now);
         self.sessions[at.slot].sockets.push((namespace.id, socket));
         let outcome = self.judge(socket, None, |rules, facts| rules.on_connect(facts));
         let settled = outcome.and_then(|outcome| {
@@ -166,7 +168,7 @@ impl Shard {
                 }
             }
             Err(refusal) => {
-                self.count_refusal("connect");
+                self.count_refusal(refusal.limit.unwrap_or("connect"));
                 self.refuse_connection(at, socket, &refusal);
             }
         }
@@ -248,9 +250,13 @@ impl Shard {
         };
         let present = sockets.iter().map(|(_, socket)| *socket).find(is_named);
         match (packet.kind, present) {
+            (PacketKind::Connect, None) if !self.may_connect(at) => {
+                self.count_refusal(limits::CONNECTS);
+                self.connect_error(at, &packet.namespace, "Too many attempts to connect");
+            }
             (PacketKind::Connect, None) => match self.namespace(&packet.namespace) {
-                Some(_) if sockets.len() >= self.options.limits.namespaces_per_session_max => {
-                    self.count_refusal("too_many_namespaces");
+                Some(_) if self.sessions[at.slot].sockets.len() >= self.options.limits.namespaces_per_session_max => {
+                    self.count_refusal(limits::NAMESPACES);
                     self.connect_error(at, &packet.namespace, "Too many namespaces");
                 }
                 Some(namespace) => {
@@ -299,6 +305,9 @@ impl Shard {
             }
             // The connection goes on: the next object may be a good one.
             Err(error) => {
+                if !self.may_say(socket) {
+                    return self.refuse_one_too_many(at, socket, None);
+                }
                 self.counters.count(counters::CLIENT_ERRORS, error.label());
                 self.refuse(at, socket, None, &Refusal::new(error.to_string()));
             }
@@ -307,6 +316,9 @@ impl Shard {
 
     /// Does what the rules say about a client's event.
     fn event(&mut self, at: SlotRef, socket: SlotRef, event: ClientEvent<'_>) {
+        if !self.may_say(socket) {
+            return self.refuse_one_too_many(at, socket, Some(event));
+        }
         let rules = &self.namespaces[usize::from(self.sockets[socket.slot].namespace.0)].rules;
         let is_known = rules.is_known(event.name);
         if !is_known && rules.unknown_events() == UnknownEvents::Ignore {
@@ -330,7 +342,7 @@ impl Shard {
                 }
             }
             Err(refusal) => {
-                self.count_refusal(if is_known { "event" } else { "unknown_event" });
+                self.count_refusal(refusal.limit.unwrap_or(if is_known { "event" } else { "unknown_event" }));
                 self.refuse(at, socket, Some(event), &refusal);
             }
         }
@@ -381,7 +393,7 @@ impl Shard {
         for step in &outcome.rooms {
             match step {
                 RoomStep::Join(name) => {
-                    let name = self.room_name(name).map_err(Refusal::new)?;
+                    let name = self.room_name(name).map_err(|error| Refusal::by(limits::ROOM_NAME, error))?;
                     let key = self.topology.key(namespace, name);
                     if !keys.contains(&key) {
                         keys.push(key);
@@ -398,7 +410,8 @@ impl Shard {
         let after = stay.filter(|key| !keys.contains(key)).count() + keys.len();
         let max = self.options.limits.rooms_per_socket_max;
         if after > max {
-            return Err(Refusal::new(format!("this would make {after} rooms; a socket can be in {max}")));
+            let reason = format!("this would make {after} rooms; a socket can be in {max}");
+            return Err(Refusal::by(limits::ROOMS_PER_SOCKET, reason));
         }
         let wants = self.wants(socket, outcome, &keys)?;
         let emits = outcome.emits.iter().map(|emit| self.emit_line(socket, emit, attachments));
@@ -558,6 +571,13 @@ impl Shard {
             socketio::ack(&mut self.scratch, name, ack_id, &args, socketio::NO_ATTACHMENTS);
             self.push_scratch(at.slot);
         }
+    }
+
+    fn refuse_one_too_many(&mut self, at: SlotRef, socket: SlotRef, event: Option<ClientEvent<'_>>) {
+        self.count_refusal(limits::EVENTS_PER_SOCKET);
+        let per_s = self.options.limits.events_per_socket.map_or(0, Rate::per_s);
+        let reason = format!("this is one event too many; a socket may send {per_s} a second");
+        self.refuse(at, socket, event, &Refusal::new(reason));
     }
 
     fn connect_error(&mut self, at: SlotRef, namespace: &str, message: &str) {

@@ -6,6 +6,7 @@ mod asks;
 mod clients;
 mod delivery;
 mod joins;
+mod limits;
 pub mod messages;
 mod transports;
 
@@ -20,6 +21,7 @@ use crate::mesh::Port;
 use crate::proto::line::Acks;
 use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
+use crate::session::admission::Place;
 use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
@@ -252,6 +254,7 @@ pub struct Shard {
     stock: Stock,
     /// As of the last [`Shard::advance`].
     now: Millis,
+    rates: limits::Rates,
 }
 
 /// Frames that are always the same, made once.
@@ -320,6 +323,7 @@ impl Shard {
             json: crate::proto::json::Scratch::default(),
             stock: Stock::new(),
             now,
+            rates: limits::Rates::new(&options.limits),
         }
     }
 
@@ -388,7 +392,9 @@ impl Shard {
             reassembler: Default::default(),
             busy: None,
             closing: false,
+            place: None,
         });
+        self.rates.session_begins(at, self.now);
         self.outboxes.open(at.slot, transport.slot);
         self.arm(at);
         self.counters.sessions_polling += u64::from(handshake.polls);
@@ -415,6 +421,13 @@ impl Shard {
             Kind::WebSocketEcho => self.counters.sessions_raw += 1,
         }
         at
+    }
+
+    /// Has a session hold a place among its address's connections until it ends.
+    pub fn hold(&mut self, session: SlotRef, place: Option<Box<Place>>) {
+        if let Some(session) = self.sessions.get_mut(session).filter(|session| !session.closing) {
+            session.place = place;
+        }
     }
 
     /// The transport is gone, and the session with it.
@@ -583,6 +596,7 @@ impl Shard {
         if std::mem::replace(&mut session.closing, true) {
             return false;
         }
+        session.place = None;
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
         }

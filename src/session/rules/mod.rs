@@ -117,13 +117,21 @@ pub struct Refusal {
     /// For the log: the position of the refusing rule among the namespace's `connect` or `on` rules; `None` if none was
     /// taken.
     pub rule: Option<usize>,
+    /// The reason to be counted, if not a rule has refused but a limit.
+    pub limit: Option<&'static str>,
 }
 
 impl Refusal {
     /// A refusal for a reason of ours.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Refusal {
-        Refusal { reason: reason.into(), data_json: None, own_words: false, rule: None }
+        Refusal { reason: reason.into(), data_json: None, own_words: false, rule: None, limit: None }
+    }
+
+    /// A refusal by a limit, which is counted as `limit`.
+    #[must_use]
+    pub fn by(limit: &'static str, reason: impl Into<String>) -> Refusal {
+        Refusal { limit: Some(limit), ..Refusal::new(reason) }
     }
 }
 
