@@ -436,7 +436,7 @@ impl Shard {
     fn wants(&self, socket: SlotRef, outcome: &Outcome, keys: &[RoomKey]) -> Result<Wants, Refusal> {
         let namespace = self.sockets[socket.slot].namespace_ref();
         let key = |name: &String| {
-            let name = self.room_name(name).map_err(Refusal::new)?;
+            let name = self.room_name(name).map_err(|error| Refusal::by(limits::ROOM_NAME, error))?;
             Ok(self.topology.key(namespace, name))
         };
         let events = outcome.snapshots.iter().map(key).collect::<Result<SmallVec<[RoomKey; 1]>, Refusal>>()?;
@@ -451,7 +451,7 @@ impl Shard {
         let socket = &self.sockets[socket.slot];
         let mut names: SmallVec<[RoomName; 1]> = SmallVec::new();
         for name in rooms.iter().flatten() {
-            let name = self.room_name(name).map_err(Refusal::new)?;
+            let name = self.room_name(name).map_err(|error| Refusal::by(limits::ROOM_NAME, error))?;
             if !names.contains(&name) {
                 names.push(name);
             }
