@@ -1,6 +1,8 @@
 //! What a core counts: plain integers that only their core touches, listed with name and meaning so that `ops` can
 //! publish them. Knows no metrics library.
 
+use std::sync::Arc;
+
 /// One published number of a core.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
@@ -20,6 +22,8 @@ macro_rules! counters {
             $(#[doc = $help] pub $field: u64,)*
             /// Counts by reason: `(metric name, reason, count)`.
             pub by_reason: Vec<(&'static str, &'static str, u64)>,
+            /// Counts by outcome and rooms: `(metric name, outcome, pattern of the rooms' names, count)`.
+            pub by_rooms: Vec<(&'static str, &'static str, Arc<str>, u64)>,
         }
 
         impl Counters {
@@ -98,6 +102,14 @@ pub const BY_REASON: &[(&str, &str)] = &[
     (PUBLISHER_CLOSES, "Publisher connections closed, by reason."),
 ];
 
+/// Metrics with an `outcome` and a `rooms` label, and their meaning. The latter is a pattern of names from the config, so
+/// that clients cannot make up labels; `*` if there is none.
+pub const BY_ROOMS: &[(&str, &str)] = &[(
+    SLOW_CONSUMERS,
+    "What became of slow consumers, by outcome (disconnect, shed: connections; dropped, conflated: events) and pattern of \
+     rooms.",
+)];
+
 /// See [`BY_REASON`].
 pub const CLOSES: &str = "roomcast_closes_total";
 /// See [`BY_REASON`].
@@ -114,6 +126,8 @@ pub const RULE_REFUSALS: &str = "roomcast_rule_refusals_total";
 pub const CLIENT_ERRORS: &str = "roomcast_client_errors_total";
 /// See [`BY_REASON`].
 pub const PUBLISHER_CLOSES: &str = "roomcast_publisher_closes_total";
+/// See [`BY_ROOMS`].
+pub const SLOW_CONSUMERS: &str = "roomcast_slow_consumers_total";
 
 impl Counters {
     /// Adds one to `metric` at `reason`. For rare things: it searches.
@@ -126,6 +140,21 @@ impl Counters {
             None => {
                 assert!(BY_REASON.iter().any(|(name, _)| *name == metric), "{metric} is not listed");
                 self.by_reason.push((metric, reason, 1));
+            }
+        }
+    }
+
+    /// Says how often `outcome` has been met in the rooms of that pattern so far. It searches, so not for each time.
+    ///
+    /// # Panics
+    /// If `metric` is not listed in [`BY_ROOMS`].
+    pub fn set_for_rooms(&mut self, metric: &'static str, outcome: &'static str, rooms: &Arc<str>, count: u64) {
+        match self.by_rooms.iter_mut().find(|(m, o, r, _)| *m == metric && *o == outcome && r == rooms) {
+            Some(entry) => entry.3 = count,
+            None if count == 0 => {}
+            None => {
+                assert!(BY_ROOMS.iter().any(|(name, _)| *name == metric), "{metric} is not listed");
+                self.by_rooms.push((metric, outcome, rooms.clone(), count));
             }
         }
     }
