@@ -7,6 +7,7 @@ mod clients;
 mod delivery;
 mod joins;
 pub mod messages;
+mod slow;
 mod transports;
 
 use crate::base::class::Classes;
@@ -218,6 +219,8 @@ pub struct Shard {
     topology: Topology,
     options: Options,
     namespaces: Vec<Namespace>,
+    /// Of the namespaces' rooms.
+    patterns: slow::Patterns,
     random: ChaCha12Rng,
     /// Rings to the other cores.
     pub port: Port<Up, Down>,
@@ -295,6 +298,7 @@ impl Shard {
             core,
             topology,
             options,
+            patterns: slow::Patterns::new(&namespaces),
             namespaces,
             random: ChaCha12Rng::from_seed(seed),
             port,
@@ -491,6 +495,8 @@ impl Shard {
         self.counters.rooms_attached = self.local.len() as u64;
         self.counters.asks_open = self.asks.len() as u64;
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
+        self.counters.outbox_memory_bytes = self.outboxes.memory();
+        self.count_slow_consumers();
         self.counters.ring_full_up = self.port.up.full_count();
         self.counters.ring_full_down = self.port.down.full_count();
     }
