@@ -81,6 +81,14 @@ pub(crate) const NUMBERS: &[Number] = &[
     number("limits.room_name_bytes_max", 20, 4 * KIB, |c| c.limits.room_name_bytes_max as u64),
     // Below 4 KiB a few small events make a slow consumer; outboxes count their bytes in 32 bits.
     number("limits.outbox_bytes_max", 4 * KIB, 1024 * MIB, |c| u64::from(c.limits.outbox_bytes_max)),
+    // Below 1 MiB a few clients between two polls are too much; the upper end is more memory than a machine has.
+    Number {
+        key: "limits.outboxes_bytes_max",
+        min: MIB,
+        max: 16 * 1024 * 1024 * MIB,
+        zero: Some("no bound"),
+        get: |c| c.limits.outboxes_bytes_max,
+    },
     number("heartbeat.ping_interval_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_interval_ms),
     number("heartbeat.ping_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_timeout_ms),
     number("heartbeat.connect_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.connect_timeout_ms),

@@ -167,6 +167,8 @@ pub struct Limits {
     pub room_name_bytes_max: usize,
     /// What may wait for one connection.
     pub outbox_bytes_max: u32,
+    /// Memory of what waits for all connections; 0 for no bound.
+    pub outboxes_bytes_max: u64,
 }
 
 /// Heartbeats of clients.
@@ -270,6 +272,7 @@ impl Default for Limits {
             rooms_per_socket_max: of_session.rooms_per_socket_max,
             room_name_bytes_max: of_session.room_name_bytes_max,
             outbox_bytes_max: of_session.outbox_bytes_max,
+            outboxes_bytes_max: 0,
         }
     }
 }

@@ -10,12 +10,13 @@ use super::wake::Bells;
 use super::{Options, sys};
 use crate::base::clock::Millis;
 use crate::base::counters;
-use crate::base::ids::SlotRef;
+use crate::base::ids::{CoreId, SlotRef};
 use crate::base::slab::Slab;
 use crate::base::wheel::Wheel;
 use crate::ingest::publisher::{Desk, Progress, Publisher};
 use crate::mesh::Plane;
-use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard};
+use crate::session::budget::Budget;
+use crate::shard::{Action, Closing, GOING_AWAY, OVER_BUDGET, SLOW_CONSUMER, Shard};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -74,6 +75,8 @@ pub struct Shared {
     pub horizons: Horizons,
     /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
     pub polling: AtomicUsize,
+    /// What the cores' outboxes take, and may take.
+    pub budget: Budget,
 }
 
 /// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher
@@ -165,6 +168,8 @@ pub struct Core {
     fired: Vec<SlotRef>,
     pub(super) drain: Option<Drain>,
     counted: Millis,
+    /// When the core looked at the budget of outboxes.
+    budgeted: Millis,
 }
 
 /// The end of a core.
@@ -234,6 +239,7 @@ impl Core {
             fired: Vec::new(),
             drain: None,
             counted: Millis(0),
+            budgeted: Millis(0),
         };
         core.now = core.clock();
         if let [Some(clients), _] = &core.listeners {
@@ -265,7 +271,7 @@ impl Core {
             }
             // Before the last look, so that what it finds is not behind a stale figure.
             self.count_now();
-            if self.lie_down() {
+            if !self.keep_budget() && self.lie_down() {
                 self.shard.counters.sleeps += 1;
                 self.shared.horizons.sleeps(self.shard.core(), self.unheard);
                 sleep.wait().await;
@@ -323,6 +329,10 @@ impl Core {
         // Before anything is sent, as a WebSocket may have just taken over a session.
         worked |= self.act();
         worked |= self.flush_some() > 0;
+        if self.now != self.budgeted {
+            self.budgeted = self.now;
+            worked |= self.keep_budget();
+        }
         worked |= self.act();
         self.shard.port.flush();
         let (shared, counters) = (&self.shared, &mut self.shard.counters);
@@ -365,6 +375,18 @@ impl Core {
     fn get_up(&mut self) {
         self.ring.disable_signal();
         self.shared.bells.get_up(self.shard.core());
+    }
+
+    /// Has slow consumers cut if all cores' outboxes take too much. True while that is not done: then no core sleeps.
+    fn keep_budget(&mut self) -> bool {
+        let Core { shard, shared, .. } = self;
+        let more = shard.keep_budget(&shared.budget);
+        if more {
+            for core in 0..shard.topology().cores() {
+                shard.counters.wakes += u64::from(shared.bells.ring(CoreId::new(core)));
+            }
+        }
+        more
     }
 
     fn count_now(&mut self) {
@@ -847,7 +869,7 @@ impl Core {
     /// Closes at once. The kernel forgets what it has not sent: a slow consumer must not go on holding memory.
     fn abort(&mut self, at: SlotRef, closing: Closing) {
         if let Some(conn) = self.conns.get(at) {
-            if closing == SLOW_CONSUMER
+            if matches!(closing, SLOW_CONSUMER | OVER_BUDGET)
                 && let Err(error) = socket2::SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO))
             {
                 tracing::debug!(%error, "cannot reset a slow consumer; it is closed in good order");

@@ -10,6 +10,7 @@ use crate::net::wake::Bells;
 use crate::net::{self, executor, listener};
 use crate::ops::admin::{self, Facts};
 use crate::ops::metrics::{CoreMetrics, Exporter};
+use crate::session::budget::Budget;
 use crate::shard::Shard;
 use crate::{mesh, shard};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -66,6 +67,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         drain: net::DrainProgress::new(cores),
         horizons: net::Horizons::new(cores),
         polling: AtomicUsize::new(0),
+        budget: Budget::new(cores, config.limits.outboxes_bytes_max),
     });
     let config = Arc::new(config);
     let topology = Topology::new(cores, u128::from_ne_bytes(random()?));

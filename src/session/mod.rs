@@ -1,6 +1,7 @@
 //! The protocol state of clients: sessions, their sockets, what waits for them, and the rules that decide what they may
 //! do. Does not know rooms' members, other cores or real sockets.
 
+pub mod budget;
 pub mod namespace;
 pub mod outbox;
 pub mod rules;

@@ -117,6 +117,8 @@ pub const PROTOCOL_ERROR: Closing = Closing::new(1002, "parse error");
 pub const UNSUPPORTED: Closing = Closing::new(1003, "binary not supported");
 /// The outbox is full.
 pub const SLOW_CONSUMER: Closing = Closing::new(1008, "slow consumer");
+/// All outboxes together take too much memory, and this is among the largest.
+pub const OVER_BUDGET: Closing = Closing::new(1008, "slow consumer, memory short");
 
 /// What the shard wants done outside.
 #[derive(Debug, PartialEq, Eq)]
