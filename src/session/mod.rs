@@ -2,6 +2,7 @@
 //! do. Does not know rooms' members, other cores or real sockets.
 
 pub mod admission;
+pub mod budget;
 pub mod identity;
 pub mod namespace;
 pub mod outbox;
