@@ -181,6 +181,7 @@ static CORS: LazyLock<[Cors; 3]> = LazyLock::new(|| {
         credentials,
         headers: headers.iter().map(ToString::to_string).collect(),
         max_age_s: Some(600),
+        check_websockets: true,
     };
     let listed = ["https://*.good.example", "http://localhost:*", "http://[::1]:8080", "https://app.example", "null"];
     [options(&["*"], false, &[]), options(&["*"], true, &["X-A"]), options(&listed, true, &[])]
@@ -218,6 +219,7 @@ fn check_origins(head: &Head<'_, '_>) {
         assert_eq!((response.code, &out[end..]), (Some(400), &b"no"[..]));
         assert_eq!(response.headers.len(), 3 + lines.matches("\r\n").count());
     }
+    check_websocket_origins(head);
     // As an operator might have written it.
     if let Some(pattern) = head.header("x-pattern").and_then(|pattern| str::from_utf8(pattern).ok()) {
         let options = cors::Options {
@@ -232,6 +234,24 @@ fn check_origins(head: &Head<'_, '_>) {
                 Err(error) => assert!(!error.to_string().is_empty()),
             }
         }
+    }
+}
+
+/// Pages that may open WebSockets may read answers too, or are the server's own.
+fn check_websocket_origins(head: &Head<'_, '_>) {
+    let host = head.header("host");
+    if !CORS[2].allows_websocket(head.values("origin"), host) {
+        return;
+    }
+    let host = host.unwrap_or_default().to_ascii_lowercase();
+    for origin in head.values("origin") {
+        let is_listed = CORS[2].response_headers(Some(origin)).contains("Access-Control-Allow-Origin: ");
+        let lower = origin.to_ascii_lowercase();
+        let own = |scheme: &[u8], port: &[u8]| {
+            let page = lower.strip_prefix(scheme).unwrap_or_default();
+            page == host || [page, port].concat() == host || page == [&host, port].concat()
+        };
+        assert!(is_listed || own(b"http://", b":80") || own(b"https://", b":443"));
     }
 }
 

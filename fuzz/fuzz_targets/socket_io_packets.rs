@@ -11,10 +11,11 @@ use roomcast::proto::json::Scratch;
 use roomcast::proto::raw::{self, Shape};
 use roomcast::proto::socketio::{
     self, Incoming, Limits, Packet, PacketError, PacketKind, Reassembler, check_placeholders, collect_placeholders,
-    decode,
+    decode, placeholders,
 };
 use roomcast::proto::ws::{self, Kind};
 use roomcast_fuzz::{check_error, elements, object, raw_json};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Small, so that inputs reach them.
 const LIMITS: Limits = Limits { attachments_max: 4, packet_bytes_max: 300 };
@@ -78,12 +79,90 @@ fn check_decoded(text: &str, scratch: &mut Scratch) {
     assert!(packet.attachments <= LIMITS.attachments_max);
     if !packet.payload.is_empty() {
         raw_json(packet.payload);
+        check_placeholders_found(packet.payload);
     }
     let Packet { kind, namespace, ack_id, attachments, payload } = packet;
     let attachments = if attachments > 0 { format!("{attachments}-") } else { String::new() };
     let ack_id = ack_id.map(|id| id.to_string()).unwrap_or_default();
     let again = format!("{}{attachments}{namespace},{ack_id}{payload}", kind as u8);
     assert_eq!(decode(&again, &LIMITS, scratch), Ok(packet));
+}
+
+/// The attachments' places are those that a parser of values finds.
+fn check_placeholders_found(payload: &str) {
+    let Ok(node) = serde_json::from_str::<Node>(payload) else { return };
+    let found: Vec<_> = placeholders(payload).into_iter().map(|placeholder| placeholder.number).collect();
+    assert_eq!(found, node.found);
+}
+
+/// A JSON value, as far as placeholders are concerned.
+#[derive(Default)]
+struct Node {
+    is_true: bool,
+    number: Option<usize>,
+    /// The numbers of the placeholders in it, in their order.
+    found: Vec<Option<usize>>,
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::default())
+    }
+
+    fn visit_bool<E>(self, is_true: bool) -> Result<Node, E> {
+        Ok(Node { is_true, ..Node::default() })
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Node, E> {
+        Ok(Node { number: Some(number as usize), ..Node::default() })
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::default())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Node, E> {
+        Ok(Node::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut found = Vec::new();
+        while let Some(node) = seq.next_element::<Node>()? {
+            found.extend(node.found);
+        }
+        Ok(Node { found, ..Node::default() })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let (mut is_placeholder, mut number, mut found) = (false, None, Vec::new());
+        while let Some((key, node)) = map.next_entry::<String, Node>()? {
+            match key.as_str() {
+                "_placeholder" => is_placeholder = node.is_true,
+                "num" => number = node.number,
+                _ => {}
+            }
+            found.extend(node.found);
+        }
+        Ok(Node { found: if is_placeholder { vec![number] } else { found }, ..Node::default() })
+    }
 }
 
 /// A packet as the server would send it to others.
@@ -190,9 +269,27 @@ fn check_raw_event(packet: &Incoming<'_>, arg_count: usize, scratch: &mut Scratc
         raw_json(text);
         let read = raw::decode(text, shape, scratch).unwrap_or_else(|error| panic!("{error} in {text}"));
         assert_eq!(serde_json::to_string(&read.name).unwrap(), normal(name_json));
+        let args: Vec<&str> = packet.args().collect();
         if shape == Shape::Nested && packet.attachments.is_empty() {
-            assert_eq!(&read.args[..], &packet.args().collect::<Vec<_>>());
+            assert_eq!(&read.args[..], args);
         }
+        if let (Shape::Flat, [arg], true) = (shape, &args[..], packet.attachments.is_empty()) {
+            check_flat(text, name_json, arg);
+        }
+    }
+}
+
+/// Nothing of the only argument is lost in the flat shape.
+fn check_flat(text: &str, name_json: &str, arg: &str) {
+    // Numbers that serde does not take in say nothing about members.
+    let Ok(mut expected) = serde_json::from_str::<serde_json::Map<_, _>>(arg) else { return };
+    let Ok(found) = serde_json::from_str::<serde_json::Map<_, _>>(text) else { return };
+    let name: serde_json::Value = serde_json::from_str(name_json).unwrap();
+    if expected.get("type").is_some_and(|own| *own != name) {
+        assert_eq!((found.len(), &found["type"], &found["data"]), (2, &name, &expected.into()));
+    } else if found.get("data").and_then(|data| data.as_object()) != Some(&expected) {
+        expected.insert("type".to_owned(), name);
+        assert_eq!(found, expected);
     }
 }
 
