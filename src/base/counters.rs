@@ -159,6 +159,8 @@ pub mod limits {
     pub const EVENTS_PER_SOCKET: &str = "events_per_socket";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` beyond what `events_per_socket_per_s` makes of it.
     pub const CONNECTS: &str = "connects";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` whose payload is too large to be kept.
+    pub const AUTH_BYTES: &str = "auth_bytes";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a namespace beyond `namespaces_per_client_max`.
     pub const NAMESPACES: &str = "too_many_namespaces";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room beyond `rooms_per_socket_max`.
