@@ -515,6 +515,9 @@ impl Core {
                 Action::Operated { to, sockets, refused } => {
                     self.with_publisher(to.publisher, |publisher| publisher.operated(to, sockets, refused));
                 }
+                Action::Found { to, core, facts } => {
+                    self.with_publisher(to.publisher, |publisher| publisher.found(to, core, facts));
+                }
                 Action::Acknowledged { to, acks } => {
                     self.with_publisher(to.publisher, |publisher| publisher.acknowledged(to, acks));
                 }
@@ -736,12 +739,15 @@ impl Core {
                 self.hold_up(at);
                 false
             }
-            Progress::Done => {
+            Progress::Done | Progress::Refused(_) => {
                 if publisher.outbox().is_empty() {
                     // What it still sends is thrown away until it has read its end.
-                    self.shard
-                        .counters
-                        .count(counters::PUBLISHER_CLOSES, if stopped { "shutdown" } else { "publisher left" });
+                    let label = match progress {
+                        Progress::Refused(label) => label,
+                        _ if stopped => "shutdown",
+                        _ => "publisher left",
+                    };
+                    self.shard.counters.count(counters::PUBLISHER_CLOSES, label);
                     self.linger(at);
                 }
                 true

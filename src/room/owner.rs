@@ -1,5 +1,6 @@
 //! The owner's side of rooms: each room's order and the cores that have members. Does not know who the members are.
 
+use super::traffic::Traffic;
 use crate::base::clock::Millis;
 use crate::base::frame::Encoding;
 use crate::base::ids::{CoreId, Epoch, Offset, RoomKey, SlotRef};
@@ -51,6 +52,7 @@ struct OwnedRoom {
     key: RoomKey,
     epoch: Epoch,
     last: Offset,
+    traffic: Traffic,
     attachments: SmallVec<[Attachment; 2]>,
     /// When the room last had a member or an event.
     used: Millis,
@@ -113,13 +115,33 @@ impl OwnedRooms {
         }
     }
 
-    /// Gives the next event its offset; returns it with the groups that get the event.
-    pub fn append(&mut self, key: &RoomKey, now: Millis) -> (Offset, &[Attachment]) {
+    /// Gives the next event, of so many bytes, its offset; returns it with the groups that get the event.
+    pub fn append(&mut self, key: &RoomKey, bytes: usize, now: Millis) -> (Offset, &[Attachment]) {
         let slot = self.find_or_create(key, now);
         let room = &mut self.rooms[slot];
         room.used = now;
+        room.traffic.note(bytes, now);
         room.last = Offset(room.last.0 + 1);
         (room.last, &room.attachments)
+    }
+
+    /// The last offset, its order and the use of a room, if it is known.
+    #[must_use]
+    pub fn order_of(&self, key: &RoomKey) -> Option<(Offset, Epoch, Traffic)> {
+        let room = &self.rooms[self.find(key)?];
+        Some((room.last, room.epoch, room.traffic))
+    }
+
+    /// For going through the rooms step by step: `slots` is where [`OwnedRooms::key_at`] ends.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.rooms.slots()
+    }
+
+    /// The room in this slot, if any.
+    #[must_use]
+    pub fn key_at(&self, slot: u32) -> Option<&RoomKey> {
+        self.rooms.at(slot).map(|at| &self.rooms[at.slot].key)
     }
 
     /// The groups of all rooms.
@@ -175,6 +197,7 @@ impl OwnedRooms {
             key: key.clone(),
             epoch,
             last: Offset(0),
+            traffic: Traffic::default(),
             attachments: SmallVec::new(),
             used: now,
             queued: false,
@@ -228,14 +251,14 @@ mod tests {
         let topology = Topology::new(1, 1);
         let key = topology.key(NamespaceId(0), RoomName::new("a", 9).unwrap());
         let mut rooms = OwnedRooms::new(Options { idle_ms: 100, idle_max: 10 }, 7);
-        assert_eq!(rooms.append(&key, Millis(0)).0, Offset(1));
+        assert_eq!(rooms.append(&key, 5, Millis(0)).0, Offset(1));
         assert_eq!(rooms.attach(&key, attachment(0, 1), Millis(10)), (Offset(1), Epoch(7)));
-        let (offset, groups) = rooms.append(&key, Millis(20));
+        let (offset, groups) = rooms.append(&key, 5, Millis(20));
         assert_eq!((offset, groups), (Offset(2), &[attachment(0, 1)][..]));
         assert_eq!(rooms.expire(Millis(500)), None, "a room with members stays");
         rooms.detach(&key, attachment(0, 1), Millis(600));
         assert_eq!(rooms.expire(Millis(650)), Some(Millis(700)));
-        assert_eq!(rooms.append(&key, Millis(690)).0, Offset(3));
+        assert_eq!(rooms.append(&key, 5, Millis(690)).0, Offset(3));
         rooms.expire(Millis(700));
         rooms.check();
         assert_eq!(rooms.len(), 1, "used at 690");
@@ -255,11 +278,11 @@ mod tests {
         let keys: Vec<_> =
             (0..5).map(|n| topology.key(NamespaceId(0), RoomName::new(&n.to_string(), 9).unwrap())).collect();
         for key in &keys {
-            rooms.append(key, Millis(0));
+            rooms.append(key, 5, Millis(0));
             rooms.check();
         }
         assert_eq!(rooms.len(), 3);
-        assert_eq!(rooms.append(&keys[4], Millis(1)).0, Offset(2));
-        assert_eq!(rooms.append(&keys[0], Millis(1)).0, Offset(1));
+        assert_eq!(rooms.append(&keys[4], 5, Millis(1)).0, Offset(2));
+        assert_eq!(rooms.append(&keys[0], 5, Millis(1)).0, Offset(1));
     }
 }

@@ -7,6 +7,7 @@ mod clients;
 mod delivery;
 mod joins;
 pub mod messages;
+mod queries;
 mod transports;
 
 use crate::base::class::Classes;
@@ -24,7 +25,7 @@ use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
 use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query};
-use messages::{Down, ReceiptTo, Up};
+use messages::{Down, Facts, ReceiptTo, Up};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -118,7 +119,7 @@ pub const UNSUPPORTED: Closing = Closing::new(1003, "binary not supported");
 pub const SLOW_CONSUMER: Closing = Closing::new(1008, "slow consumer");
 
 /// What the shard wants done outside.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Action {
     /// Send what waits, then close in good order.
     Close {
@@ -179,6 +180,15 @@ pub enum Action {
         /// Sockets that would have been in too many rooms.
         refused: u32,
     },
+    /// One core has told what a publisher asked about.
+    Found {
+        /// Which publisher's line.
+        to: ReceiptTo,
+        /// The core.
+        core: CoreId,
+        /// What it has.
+        facts: Facts,
+    },
     /// Clients have acknowledged an event, or their time is over.
     Acknowledged {
         /// Which publisher's line.
@@ -229,6 +239,8 @@ pub struct Shard {
     pub outboxes: Outboxes,
     joins: joins::Joins,
     asks: asks::Asks,
+    /// Lists of rooms that are being gathered.
+    scans: queries::Scans,
     /// Events of which other owners' parts are still to come, with the sockets that have them already.
     parts: HashMap<u64, delivery::Parts>,
     /// Emptied sets of finished parts, kept for their memory.
@@ -305,6 +317,7 @@ impl Shard {
             outboxes: Outboxes::new(),
             joins: joins::Joins::default(),
             asks: asks::Asks::new(first_epoch),
+            scans: queries::Scans::new(),
             parts: HashMap::new(),
             spare_sets: Vec::new(),
             overflown: Vec::new(),
@@ -481,7 +494,7 @@ impl Shard {
                 budget = budget.saturating_sub(1 + self.handle_down(message));
             }
         }
-        budget
+        if budget > 0 { budget.saturating_sub(self.scan_some()) } else { 0 }
     }
 
     /// Brings the levels among the counters up to date.
