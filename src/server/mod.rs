@@ -53,6 +53,15 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         listeners[0].local_addr().map_err(|error| format!("cannot read back a listener's address: {error}"))
     };
     let (listen, ingest) = (address(&clients)?, address(&publishers)?);
+    let ingest_token = config.ingest_token().map_err(|error| error.to_string())?;
+    // Removed at the end of this function.
+    let (neighbours, _socket_file) = match config.unix_socket() {
+        Some((path, mode)) => {
+            let (listener, file) = bind_unix(&path, mode)?;
+            (Some(listener), Some(file))
+        }
+        None => (None, None),
+    };
 
     let exporter = Exporter::install()?;
     let draining = Arc::new(AtomicBool::new(false));
@@ -75,15 +84,18 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     let mut handles = Vec::new();
     let handovers = mesh::planes(cores, HANDOVER_SLOTS);
     let ends = clients.into_iter().zip(publishers).zip(ports).zip(handovers);
+    let mut extra = Some(net::Extra { neighbours, api: None });
     for (index, (((clients, publishers), port), handovers)) in ends.enumerate() {
+        let (extra, ingest_token) = (extra.take().unwrap_or_default(), ingest_token.clone());
         let seed = random()?;
         let (config, topology, shared, ready) = (config.clone(), topology.clone(), shared.clone(), ready.clone());
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
         let main = move || async move {
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
-            match start_core(index, &config, topology, port, handovers, clients, publishers, shared, seed, first_epoch)
-            {
+            let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
+            let ends = (port, handovers, clients, publishers, extra);
+            match start_core(index, &config, topology, ends, desk, shared, seed, first_epoch) {
                 Ok((core, sleep)) => {
                     // The receiver waits for one word from each core.
                     let _ = ready.send(Ok(()));
@@ -141,15 +153,22 @@ impl Drop for Alarm {
     }
 }
 
+/// A core's ends of what leads to it.
+type Ends = (
+    mesh::Port<shard::messages::Up, shard::messages::Down>,
+    mesh::Plane<net::HandOver>,
+    TcpListener,
+    TcpListener,
+    net::Extra,
+);
+
 #[allow(clippy::too_many_arguments)] // The wiring of one core, called once.
 fn start_core(
     index: usize,
     config: &Config,
     topology: Topology,
-    port: mesh::Port<shard::messages::Up, shard::messages::Down>,
-    handovers: mesh::Plane<net::HandOver>,
-    clients: TcpListener,
-    publishers: TcpListener,
+    (port, handovers, clients, publishers, extra): Ends,
+    desk: Desk,
     shared: Arc<net::Shared>,
     seed: [u8; 32],
     first_epoch: u64,
@@ -161,9 +180,10 @@ fn start_core(
     let setup = net::Setup {
         options: config.net_options(),
         shard,
-        desk: Desk::new(config.ingest_options(), config.flat_namespaces()),
+        desk,
         clients,
         publishers,
+        extra,
         handovers,
         shared,
         publish_counters: Box::new(move |shard| metrics.publish(shard)),
@@ -188,6 +208,11 @@ fn bind(whom: &str, key: &str, address: SocketAddr, cores: usize) -> Result<Vec<
             "cannot listen for {whom} on {address} ({key}): {error}; is another process there? port 0 picks a free one"
         )
     })
+}
+
+fn bind_unix(path: &Path, mode: u32) -> Result<(TcpListener, listener::SocketFile), String> {
+    listener::bind_unix(path, mode)
+        .map_err(|error| format!("cannot listen for publishers on {} (ingest.unix): {error}", path.display()))
 }
 
 /// Bytes that nobody can guess.
