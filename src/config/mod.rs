@@ -809,8 +809,8 @@ mod tests {
             ),
             (
                 "[[ops.alias]]\npath = \"/s\"\nkind = \"health\"\nnamespace = \"/x\"",
-                "4:13: ops.alias[0].namespace = \"/x\": there is no such namespace; add a [[namespace]] of this name, or \
-                 leave the key out for /",
+                "4:13: ops.alias[0].namespace = \"/x\": there is no such namespace; add a [[namespace]] of this name, \
+                 or leave the key out for /",
             ),
             // Origins and proxies.
             (

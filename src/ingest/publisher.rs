@@ -1,6 +1,6 @@
 //! One publisher's connection: lines in, receipts out, both with backpressure. Receipts come in the lines' order, but
-//! those that wait for clients' acknowledgements or ask about rooms and sockets come when these are in. Knows the shard,
-//! not the socket.
+//! those that wait for clients' acknowledgements or ask about rooms and sockets come when these are in. Knows the
+//! shard, not the socket.
 
 use super::queries::Finding;
 use crate::base::counters;
@@ -38,7 +38,8 @@ const UNANSWERED_MAX: usize = 16_384;
 /// it would have to wait with it, for clients that may never answer.
 const ASKS_MAX: usize = 1024;
 
-/// Questions of one publisher under way; beyond, its next lines wait. Each may have as many rooms in hand as one answer.
+/// Questions of one publisher under way; beyond, its next lines wait. Each may have as many rooms in hand as one
+/// answer.
 const FINDINGS_MAX: usize = 16;
 
 /// Longest line of a publisher that has not said the token: enough for the token and an id.
@@ -48,8 +49,8 @@ const LOCKED_LINE_BYTES_MAX: usize = 4096;
 const LOCKED: &str = "this port wants a token: the first line must be {\"op\":\"auth\",\"token\":\"…\"}, as the \
     server's ingest.token_file says; the connection is closed";
 
-/// Set in the tickets of lines that wait for acknowledgements, and of questions. They stand apart from the others, whose order they would
-/// hold up.
+/// Set in the tickets of lines that wait for acknowledgements, and of questions. They stand apart from the others, whose
+/// order they would hold up.
 const APART: u64 = 1 << 63;
 
 /// What several publishers of one core share.

@@ -320,7 +320,7 @@ mod tests {
         );
         let nothing = room("b", [0; Encoding::COUNT], None);
         assert_eq!(
-            written(|out| write_room(out, "1", &nothing.name, &[nothing.clone()])),
+            written(|out| write_room(out, "1", &nothing.name, std::slice::from_ref(&nothing))),
             "{\"id\":1,\"ok\":true,\"room\":null}\n"
         );
         let rooms = [nothing, cores[1].clone()];
