@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::document::{ConfigError, Document, path};
 use super::{Config, Ingest, Ops};
 use crate::base::secret::Secret;
+use crate::ops::{alias, site};
 use crate::session::rules::{PathStep, RulesSource};
 
 /// A request of the HTTP API under a path and in a shape that an existing system knows.
@@ -74,6 +75,25 @@ impl Config {
         let Ingest { unix, unix_mode, .. } = &self.ingest;
         let mode = mode_of(unix_mode).unwrap_or_else(|| unreachable!("{unix_mode} has been checked"));
         (!unix.is_empty()).then(|| (self.beside(unix), mode))
+    }
+
+    /// For the operators' port.
+    #[must_use]
+    pub fn ops_options(&self) -> site::Options {
+        let compile = |Alias { path, kind, namespace }: &Alias| alias::Alias {
+            path: path.as_str().into(),
+            kind: match kind {
+                AliasKind::SocketEvent => alias::Kind::SocketEvent,
+                AliasKind::SocketStats => alias::Kind::SocketStats,
+                AliasKind::Health => alias::Kind::Health,
+            },
+            namespace: namespace.as_str().into(),
+        };
+        site::Options {
+            service: self.ops.service.as_str().into(),
+            aliases: self.ops.alias.iter().map(compile).collect(),
+            line_bytes_max: self.ingest.line_bytes_max,
+        }
     }
 
     fn token(&self, key: &str, file: &str) -> Result<Option<Secret>, ConfigError> {

@@ -49,8 +49,8 @@ const LOCKED_LINE_BYTES_MAX: usize = 4096;
 const LOCKED: &str = "this port wants a token: the first line must be {\"op\":\"auth\",\"token\":\"…\"}, as the \
     server's ingest.token_file says; the connection is closed";
 
-/// Set in the tickets of lines that wait for acknowledgements, and of questions. They stand apart from the others, whose
-/// order they would hold up.
+/// Set in the tickets of lines that wait for acknowledgements, and of questions. They stand apart from the others,
+/// whose order they would hold up.
 const APART: u64 = 1 << 63;
 
 /// What several publishers of one core share.

@@ -1,5 +1,5 @@
-//! A publisher's question under way: what each core has told so far, and the answer once all have. Does not know how the
-//! cores find it.
+//! A publisher's question under way: what each core has told so far, and the answer once all have. Does not know how
+//! the cores find it.
 
 use crate::base::ids::{CoreId, RoomName};
 use crate::proto::line::query::{self, CoreStats, Query, RoomFacts, SocketFacts};

@@ -3,11 +3,12 @@
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Binds `cores` listeners to `address`; port 0 picks a free port, the same for all.
 ///
@@ -22,6 +23,11 @@ pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {
     }
     Ok(listeners)
 }
+
+/// A dead process's listeners are gone after this, even on a busy machine.
+const CUT_OFF: Duration = Duration::from_secs(1);
+/// Times that a listener may cut us off and still be there.
+const TRIES: usize = 10;
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -53,22 +59,17 @@ pub struct SocketFile {
 /// Another process listens there, something else than a socket is there, or the folder lets us make none.
 pub fn bind_unix(path: &Path, mode: u32) -> io::Result<(TcpListener, SocketFile)> {
     let address = SockAddr::unix(path)?;
-    // A live one whose backlog is full must not hold us up.
-    let socket = || {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true).map(|()| socket)
-    };
     if let Ok(metadata) = fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
         }
-        match socket()?.connect(&address) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
-            // It exists, and is perhaps only busy, or not for us to connect to.
-            _ => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+        if somebody_listens(&address)? {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
         }
+        fs::remove_file(path)?;
     }
-    let socket = socket()?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
     socket.bind(&address)?;
     let identity = identity_of(path)?;
     let file = SocketFile { path: path.to_owned(), identity };
@@ -76,6 +77,31 @@ pub fn bind_unix(path: &Path, mode: u32) -> io::Result<(TcpListener, SocketFile)
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(i32::MAX)?;
     Ok((OwnedFd::from(socket).into(), file))
+}
+
+/// The kernel takes a moment to take down the `io_uring`s of a process that has died, and its listeners with them: so
+/// long one can still connect, and is cut off then. One that lives does not cut off.
+fn somebody_listens(address: &SockAddr) -> io::Result<bool> {
+    for _ in 0..TRIES {
+        let mut probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // One whose backlog is full must not hold us up.
+        probe.set_nonblocking(true)?;
+        match probe.connect(address) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            // It is busy, or not for us to connect to.
+            Err(_) => return Ok(true),
+        }
+        probe.set_nonblocking(false)?;
+        probe.set_read_timeout(Some(CUT_OFF))?;
+        match probe.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            _ => return Ok(true),
+        }
+    }
+    Ok(true)
 }
 
 fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
@@ -106,9 +132,10 @@ mod tests {
             let (_listener, _file) = bind_unix(&path, mode).unwrap();
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode);
             UnixStream::connect(&path).unwrap();
-            let error = bind_unix(&path, mode).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         }
+        let live = bind_unix(&path, 0o600).unwrap();
+        assert_eq!(bind_unix(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(live);
         assert!(!path.exists(), "the file goes with the listener");
         // Nobody removes this one's file.
         drop(UnixListener::bind(&path).unwrap());

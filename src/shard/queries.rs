@@ -1,5 +1,5 @@
-//! What publishers ask about: each core tells what it has, and the publisher's core puts it together. A list of rooms is
-//! gathered in slices, one in each turn, so that a million rooms delay nobody.
+//! What publishers ask about: each core tells what it has, and the publisher's core puts it together. A list of rooms
+//! is gathered in slices, one in each turn, so that a million rooms delay nobody.
 
 use super::Shard;
 use super::messages::{Down, Facts, Found, Query, ReceiptTo, Up, What};

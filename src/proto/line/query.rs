@@ -1,5 +1,5 @@
-//! What publishers can ask about (`"op":"stats"`, `"rooms"`, `"room"`, `"socket"`) and what they are told. Does not know
-//! where the facts come from.
+//! What publishers can ask about (`"op":"stats"`, `"rooms"`, `"room"`, `"socket"`) and what they are told. Does not
+//! know where the facts come from.
 
 use std::io::Write as _;
 use std::net::IpAddr;
