@@ -45,6 +45,10 @@ const FINDINGS_MAX: usize = 16;
 /// Longest line of a publisher that has not said the token: enough for the token and an id.
 const LOCKED_LINE_BYTES_MAX: usize = 4096;
 
+/// The answer to whoever takes this port for another.
+const NOT_HTTP: &str = "this port takes lines of JSON, not HTTP; the operators' port has POST /api/emit; the \
+    connection is closed";
+
 /// The answer to whoever does not begin with the token.
 const LOCKED: &str = "this port wants a token: the first line must be {\"op\":\"auth\",\"token\":\"…\"}, as the \
     server's ingest.token_file says; the connection is closed";
@@ -423,6 +427,9 @@ impl Publisher {
         if self.locked {
             return self.unlock(text, desk, shard);
         }
+        if self.lines == 1 && is_http(text) {
+            return self.send_away(None, NOT_HTTP, "http", shard);
+        }
         let to =
             ReceiptTo { core: shard.core(), publisher: me, ticket: self.first_ticket + self.unanswered.len() as u64 };
         let handled = desk.parser.parse(text, &desk.limits).and_then(|Line { id, namespace: name, request }| {
@@ -567,6 +574,12 @@ impl Places {
         };
         line::write_receipt(out, id, receipt, acks);
     }
+}
+
+/// True for a request line. A web page can have a browser on this host send one here, with lines of its choice in the
+/// body: so whoever begins in this way is not listened to any further.
+fn is_http(line: &[u8]) -> bool {
+    !line.starts_with(b"{") && memchr::memmem::find(line, b" HTTP/1.").is_some()
 }
 
 /// The line's event, ready to be published.
@@ -788,6 +801,12 @@ mod tests {
             (true, "bad\n".to_owned(), "{\"id\":null,\"ok\":false,".to_owned(), Some("auth_missing")),
             (true, long.clone(), "{\"id\":null,\"ok\":false,".to_owned(), Some("auth_missing")),
             (true, long + "\n", "{\"id\":null,\"ok\":false,".to_owned(), Some("auth_missing")),
+            (
+                false,
+                format!("POST / HTTP/1.1\r\nHost: a\r\n\r\n{event}\n"),
+                "{\"id\":null,\"ok\":false,".to_owned(),
+                Some("http"),
+            ),
             (false, format!("{event}\n{right}\n"), format!("{offset}{ok}"), None),
             (
                 false,

@@ -1,5 +1,6 @@
 //! Requests of the HTTP API in the shapes of existing systems, whose backends stay as they are:
-//! `{"success":…,"data":…}` with a time of day, as Node programs write them. Does not know connections, nor who may ask.
+//! `{"success":…,"data":…}` with a time of day, as Node programs write them. Does not know connections, nor who may
+//! ask.
 
 use super::api::Api;
 use super::reply::{Reply, quoted};

@@ -336,8 +336,8 @@ mod tests {
             while let Some(lines) = future::poll_fn(|context| api.clerk.poll_lines(context)).await {
                 let first = asked.lines().count();
                 asked += std::str::from_utf8(&lines).unwrap();
-                for number in first..asked.lines().count() {
-                    api.clerk.received(format!("{{\"id\":{},{}\n", number + 1, told[number]).as_bytes());
+                for (number, told) in told.iter().enumerate().take(asked.lines().count()).skip(first) {
+                    api.clerk.received(format!("{{\"id\":{},{told}\n", number + 1).as_bytes());
                 }
                 LINES.with(|all| all.replace(asked.clone()));
             }
