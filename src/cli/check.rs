@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::say;
-use crate::config::{Config, EndpointKind, EndpointShape, NUMBERS};
+use crate::config::{Alias, AliasKind, Config, EndpointKind, EndpointShape, NUMBERS};
 use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, RulesSource, UnknownEvents};
 
 /// Prints what the config in `file` means.
@@ -15,6 +15,7 @@ use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, Rules
 pub(super) fn run(file: &Path, out: &mut dyn Write) -> Result<(), String> {
     let config = Config::load(file).map_err(|error| error.to_string())?;
     config.check_exposure().map_err(|error| error.to_string())?;
+    config.ingest_token().and_then(|_| config.api_token()).map_err(|error| error.to_string())?;
     let identity = config.identity().map_err(|error| error.to_string())?;
     let mut text = format!("{} is a valid config.\n\n{}", file.display(), explained(&config));
     if let Some((_, warnings)) = identity.filter(|(_, warnings)| !warnings.is_empty()) {
@@ -34,8 +35,9 @@ fn explained(config: &Config) -> String {
     let _ = writeln!(text, "clients     {}, on {cores}{}", config.server.listen, shown_public(config.server.public));
     pages_and_proxies(config, &mut text);
     tokens(config, &mut text);
-    let _ = writeln!(text, "publishers  {}{}", config.ingest.listen, shown_public(config.ingest.public));
+    publishers(config, &mut text);
     let _ = writeln!(text, "operators   {}{}", config.ops.listen, shown_public(config.ops.public));
+    api(config, &mut text);
     let _ = writeln!(text, "log         {}, {}\n", config.log.level, config.log.format);
     endpoints(config, &mut text);
     for rules in config.rules() {
@@ -43,6 +45,34 @@ fn explained(config: &Config) -> String {
     }
     differences(config, &mut text);
     text
+}
+
+fn publishers(config: &Config, text: &mut String) {
+    let ingest = &config.ingest;
+    let token = match &*ingest.token_file {
+        "" => String::new(),
+        file => format!(", with the token in {file}"),
+    };
+    let _ = writeln!(text, "publishers  {}{token}", ingest.listen);
+    if let Some((path, mode)) = config.unix_socket() {
+        let _ = writeln!(text, "            unix:{}, with the mode {mode:04o}", path.display());
+    }
+}
+
+/// Who may use the HTTP API, and where it is besides.
+fn api(config: &Config, text: &mut String) {
+    let is_local = config.ops.listen.ip().to_canonical().is_loopback();
+    let _ = match (&*config.ops.token_file, is_local) {
+        ("", true) => writeln!(text, "api         for programs of this machine, without a token"),
+        ("", false) => writeln!(text, "api         none: there is no ops.token_file, and others reach the port"),
+        (file, _) => writeln!(text, "api         with the token in {file}"),
+    };
+    for Alias { path, kind, namespace } in &config.ops.alias {
+        let _ = match kind {
+            AliasKind::Health => writeln!(text, "            {path} as {}", kind.name()),
+            _ => writeln!(text, "            {path} as {}, in namespace {namespace}", kind.name()),
+        };
+    }
 }
 
 fn shown_public(public: bool) -> &'static str {
@@ -223,6 +253,7 @@ mod tests {
 pages       of http://localhost:*, http://127.0.0.1:*
 publishers  127.0.0.1:3100
 operators   127.0.0.1:3200
+api         for programs of this machine, without a token
 log         info, auto
 
 /socket.io/  Socket.IO, all namespaces
@@ -253,6 +284,17 @@ All limits have their defaults.
             server = { listen = "0.0.0.0:80", cores = 2, public = true, trusted_proxies = ["10.0.0.0/8", "::1"] }
             cors = { origins = ["*", "null"], credentials = true, max_age_s = 60, check_websockets = false }
             mesh.ring_slots = 16
+            ingest = { listen = "0.0.0.0:3100", token_file = "publish.token", unix = "/run/p.sock", unix_mode = "600" }
+            [ops]
+            listen = "10.0.0.1:3200"
+            public = true
+            [[ops.alias]]
+            path = "/stats"
+            kind = "socket-stats"
+            namespace = "/a"
+            [[ops.alias]]
+            path = "/health"
+            kind = "health"
             [[endpoint]]
             kind = "raw"
             shape = "flat"
@@ -289,8 +331,12 @@ All limits have their defaults.
             r#"clients     0.0.0.0:80, on 2 cores; public = true: whoever reaches it is not authenticated
 pages       of *, null, with cookies: any page can speak in the name of its visitor; WebSockets of any page
 proxies     10.0.0.0/8, ::1
-publishers  127.0.0.1:3100
-operators   127.0.0.1:3200
+publishers  0.0.0.0:3100, with the token in publish.token
+            unix:/run/p.sock, with the mode 0600
+operators   10.0.0.1:3200; public = true: whoever reaches it is not authenticated
+api         none: there is no ops.token_file, and others reach the port
+            /stats as socket-stats, in namespace /a
+            /health as health
 log         info, auto
 
 /ws  plain WebSocket in namespace /: {"type":EVENT, and the fields of DATA}
@@ -367,6 +413,7 @@ publishers  127.0.0.1:3100
             ("[server]\ncores = -1", ":2:9: server.cores = -1: must be between 0 and 1024"),
             ("cors.origins = [\"a.b\"]", ":1:17: cors.origins[0] = \"a.b\": the scheme is missing: write"),
             ("server.trusted_proxies = [\"a\"]", ":1:27: server.trusted_proxies[0] = \"a\": must be an address"),
+            ("ops.token_file = \"nowhere\"", ":1:18: ops.token_file = \"nowhere\": cannot read"),
             ("ops.listen = \"0.0.0.0:1\"", ":1:14: ops.listen = \"0.0.0.0:1\": anyone who reaches"),
         ] {
             std::fs::write(&file, text).unwrap();
