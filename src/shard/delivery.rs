@@ -4,7 +4,7 @@ use super::messages::{
     DeliverMany, Down, Found, Kept, KeptContent, Manner, Operate, Operation, Part, Publish, ReceiptTo, SnapshotAsk, Up,
 };
 use super::slow::fate;
-use super::{Action, AskOptions, NamedOperation, Namespace, SLOW_CONSUMER, Shard, TimerKey, name_of};
+use super::{Action, AskOptions, NamedOperation, Namespace, Shard, TimerKey, name_of};
 use crate::base::class::{PatternId, SlowClass};
 use crate::base::clock::Millis;
 use crate::base::counters;
@@ -450,8 +450,7 @@ impl Shard {
         self.outboxes.release(shared);
         while let Some(slot) = self.overflown.pop() {
             let session = self.sessions.at(slot).expect("an open outbox has a session");
-            self.patterns.disconnected(pattern);
-            self.abort(session, SLOW_CONSUMER);
+            self.cut_slow_consumer(session, pattern);
         }
     }
 
