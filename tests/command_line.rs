@@ -95,6 +95,33 @@ fn check_says_what_a_config_means() {
 }
 
 #[test]
+fn check_says_what_would_happen() {
+    let file = format!("{}/examples/many-trains.toml", env!("CARGO_MANIFEST_DIR"));
+    let identify = [
+        "check",
+        &file,
+        "--as",
+        r#"{"state":{"trainNo":"5"},"rooms":["train:5"]}"#,
+        "--event",
+        "IDENTIFY",
+        "--data",
+        r#"{"role":"TTE","irctcId":"IR1"}"#,
+    ];
+    let (code, out, err) = run(&identify);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("is then in    train:5, user:IR1, role:TTE, train:5:TTE\n"), "{out}");
+    // What is refused is an answer as well.
+    let (code, out, err) = run(&["check", &file, "--event", "IDENTIFY", "--data", r#"{"role":"KING"}"#]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("refused by on[2] in line") && out.contains("hears         error {"), "{out}");
+    for words in [&["--as", "{"][..], &["--data", "1"], &["--as", r#"{"clams":{}}"#]] {
+        let (code, out, err) = run(&[&["check", &file], words].concat());
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains(words[0]), "{err}");
+    }
+}
+
+#[test]
 fn a_port_in_use_is_named_with_its_key() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
