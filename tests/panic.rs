@@ -2,6 +2,7 @@
 //!
 //! The core runs inside the test, as only a test can ask for the panic.
 
+use roomcast::base::class::Classes;
 use roomcast::base::clock::Millis;
 use roomcast::base::ids::{NamespaceId, Topology};
 use roomcast::ingest::publisher::{self, Desk};
@@ -54,7 +55,11 @@ fn start() -> Running {
     let handle = executor::spawn("core-0", None, move || async move {
         let port = mesh::connect(1, mesh::Options { slots: 64 }).remove(0);
         let source: RulesSource = toml::from_str(RULES).unwrap();
-        let namespace = Namespace { name: "/".into(), rules: NamespaceRules::compile(&source).unwrap() };
+        let namespace = Namespace {
+            name: "/".into(),
+            rules: NamespaceRules::compile(&source).unwrap(),
+            classes: Classes::default(),
+        };
         let options = shard::Options {
             heartbeat: HeartbeatOptions {
                 ping_interval_ms: 60_000,

@@ -1,6 +1,8 @@
 //! What a publisher said, in a form that every encoder can write without parsing it again. Knows no wire format.
 
+use super::frame::{Encoding, Frame};
 use super::ids::{NamespaceId, NamespaceRef};
+use std::sync::OnceLock;
 
 /// An event's name and arguments. The arguments are kept as the JSON bytes that came in, so that a 64-bit id, `1.0` or
 /// the order of keys reaches the clients exactly as it was sent.
@@ -70,6 +72,31 @@ impl Event {
     #[must_use]
     pub fn arg_count(&self) -> usize {
         self.arg_count as usize
+    }
+}
+
+/// An event with its finished encodings: whoever needs one first makes it, once.
+#[derive(Debug)]
+pub struct Encodable {
+    /// What was published.
+    pub event: Event,
+    /// What it is about, in its rooms: of several events of one key only the last one's state holds.
+    pub key: Option<Box<str>>,
+    /// The id under which Socket.IO clients are to acknowledge it.
+    pub ack_id: Option<u64>,
+    frames: [OnceLock<Frame>; Encoding::COUNT],
+}
+
+impl Encodable {
+    /// Nothing encoded yet.
+    #[must_use]
+    pub fn new(event: Event, key: Option<Box<str>>, ack_id: Option<u64>) -> Encodable {
+        Encodable { event, key, ack_id, frames: [const { OnceLock::new() }; Encoding::COUNT] }
+    }
+
+    /// The event in `encoding`, made by `encode` if this is the first use.
+    pub fn frame(&self, encoding: Encoding, encode: impl FnOnce(&Encodable) -> Frame) -> Frame {
+        self.frames[encoding.index()].get_or_init(|| encode(self)).clone()
     }
 }
 

@@ -197,6 +197,11 @@ impl PartialEq for RoomKey {
 
 impl Eq for RoomKey {}
 
+/// Stands for a key in certain rooms, as a hash under the process's [`Topology`]: two that differ have the same mark
+/// once in 2⁶⁴, which nobody can bring about who does not know the seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyMark(pub u64);
+
 /// How rooms map to cores. Every core holds a copy; all copies agree.
 #[derive(Clone, Debug)]
 pub struct Topology {
@@ -231,6 +236,17 @@ impl Topology {
         hasher.write(name.0.as_bytes());
         let hash = hasher.finish();
         RoomKey { name, hash, namespace }
+    }
+
+    /// The mark of a key in `rooms`, whose order counts.
+    #[must_use]
+    pub fn mark<'a>(&self, rooms: impl IntoIterator<Item = &'a RoomKey>, key: &str) -> KeyMark {
+        let mut hasher = self.hasher;
+        for room in rooms {
+            hasher.write_u64(room.hash);
+        }
+        hasher.write(key.as_bytes());
+        KeyMark(hasher.finish())
     }
 
     /// The core that orders the room's events. A name that is shaped like a socket id belongs to the core in that id,

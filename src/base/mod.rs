@@ -1,5 +1,6 @@
 //! Vocabulary shared by every layer: ids, events, frames, time, counters. Knows no protocol, no runtime and no socket.
 
+pub mod class;
 pub mod clock;
 pub mod counters;
 pub mod event;

@@ -2,6 +2,7 @@
 //! what the modules do with them; the reference for operators is `development.toml`.
 
 mod bounds;
+mod classes;
 mod document;
 mod endpoints;
 
@@ -531,7 +532,7 @@ impl Config {
                 })?,
                 None => NamespaceName::from(source.title()),
             };
-            Ok(shard::Namespace { name, rules })
+            Ok(shard::Namespace { name, rules, classes: classes::compile(&source.rooms) })
         };
         self.namespaces.iter().map(compile).collect()
     }
@@ -628,6 +629,7 @@ fn check_namespaces(document: &Document, namespaces: &[RulesSource]) -> Result<(
                 "pattern"
             }
         };
+        classes::check(document, index, &namespace.rooms)?;
         let same = |other: &RulesSource| other.name == namespace.name && other.pattern == namespace.pattern;
         if let Some(first) = namespaces[..index].iter().position(same) {
             let message = format!("namespace[{first}] has this {key} already; put all rules of a namespace together");
@@ -827,6 +829,24 @@ mod tests {
             (
                 "[[namespace]]\npattern = \"/a+\"\n[[namespace.on]]\nevent = \"x\"\njoin = [\"{foo}\"]",
                 "5:11: namespace[0].on[0].join[0] = \"{foo}\": unknown variable foo (namespace \"/a+\", event \"x\")",
+            ),
+            (
+                "[[namespace]]\nname = \"/\"\n[[namespace.rooms]]\nmatch = []",
+                "4:9: namespace[0].rooms[0].match = []: names no room; match = [\"*\"] is for all of them",
+            ),
+            (
+                "[[namespace]]\nname = \"/\"\n[[namespace.rooms]]\nmatch = [\"a*\"]\nkey = \"seat\"",
+                "5:7: namespace[0].rooms[0].key = \"seat\": must be a path into an event's data, as in \
+                 \"data.seatNumber\"",
+            ),
+            (
+                "[[namespace]]\nname = \"/\"\n[[namespace.rooms]]\nmatch = [\"a*\"]\nsnapshot = { keys_max = 0 }",
+                "5:25: namespace[0].rooms[0].snapshot.keys_max = 0: must be between 1 and 10000",
+            ),
+            (
+                "[[namespace]]\nname = \"/\"\n[[namespace.rooms]]\nmatch = [\"a*\"]\nslow_consumer = \"drop\"",
+                "5:17: namespace[0].rooms[0].slow_consumer = \"drop\": must be \"disconnect\" or \"drop_oldest\" or \
+                 \"conflate\"",
             ),
             (
                 "[[namespace]]\nname = \"/\"\nunknown_events = \"drop\"",

@@ -455,7 +455,7 @@ fn event_line(
     desk: &Desk,
     id: Option<&str>,
 ) -> Result<shard::Line, LineError> {
-    let Emit { rooms, except, name_json, args, arg_count, attachments, volatile, ack_timeout_ms } = emit;
+    let Emit { rooms, except, name_json, args, arg_count, attachments, key, volatile, ack_timeout_ms } = emit;
     let mut event = Event::new(namespace, name_json, &args, arg_count);
     event.attachments = attachments;
     if desk.flat[usize::from(namespace.id.0)] && raw::flat_conflict(&event) {
@@ -470,12 +470,13 @@ fn event_line(
     }
     let answer_bytes_max = desk.options.receipt_bytes_max;
     let ask = ack_timeout_ms.map(|timeout_ms| AskOptions { timeout_ms, answer_bytes_max });
-    Ok(shard::Line { event, rooms, except, volatile, ask })
+    Ok(shard::Line { event, rooms, except, key: key.map(Into::into), volatile, ask })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::class::Classes;
     use crate::base::clock::Millis;
     use crate::base::ids::Topology;
     use crate::mesh;
@@ -520,8 +521,8 @@ mod tests {
             let every_w = RulesSource { pattern: Some("/w-.*".into()), ..RulesSource::default() };
             let every_w = NamespaceRules::compile(&every_w).unwrap();
             let namespaces = vec![
-                Namespace { name: "/".into(), rules },
-                Namespace { name: NamespaceName::Pattern(pattern), rules: every_w },
+                Namespace { name: "/".into(), rules, classes: Classes::default() },
+                Namespace { name: NamespaceName::Pattern(pattern), rules: every_w, classes: Classes::default() },
             ];
             let shard = Shard::new(port, Topology::new(1, 1), namespaces, options, [0; 32], Millis(0), 1);
             let options = Options {

@@ -18,6 +18,9 @@ use super::json::{self, Kind, Scratch};
 use super::socketio::{self, Placeholder};
 use crate::base::ids::{Offset, RoomName, SocketId};
 
+/// Bytes of an event's key, whether a line says it or its data carries it.
+pub const KEY_BYTES_MAX: usize = 200;
+
 /// Bounds of one line.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -29,6 +32,8 @@ pub struct Limits {
     pub id_bytes_max: usize,
     /// Bytes of an event's name, escapes resolved.
     pub event_name_bytes_max: usize,
+    /// Bytes of an event's key, escapes resolved.
+    pub key_bytes_max: usize,
     /// How long a line may wait for clients' acknowledgements.
     pub ack_timeout_ms_max: u64,
 }
@@ -40,6 +45,7 @@ impl Default for Limits {
             rooms_max: 1024,
             id_bytes_max: 256,
             event_name_bytes_max: 200,
+            key_bytes_max: KEY_BYTES_MAX,
             ack_timeout_ms_max: 60_000,
         }
     }
@@ -81,6 +87,8 @@ pub struct Emit<'a> {
     pub arg_count: usize,
     /// What `{"_placeholder":true,"num":n}` in `args` stands for, by `n`.
     pub attachments: Attachments,
+    /// What the event is about in its rooms, escapes resolved; a whole number stands as its digits.
+    pub key: Option<Cow<'a, str>>,
     /// Whoever cannot take the event at once does not get it.
     pub volatile: bool,
     /// Whoever gets the event is asked to acknowledge it within so many milliseconds; the line has an `id` then.
@@ -123,7 +131,7 @@ pub struct LineError {
     /// A sentence for the publisher's developer.
     pub message: String,
     /// The reason's label in the metrics: `json`, `shape`, or the key at fault as `key` (unknown, twice, or out of
-    /// place), `id`, `namespace`, `op`, `event`, `room`, `data`, `binary`, `close`, `volatile`, `ack`.
+    /// place), `id`, `namespace`, `op`, `event`, `room`, `data`, `binary`, `close`, `event_key`, `volatile`, `ack`.
     pub label: &'static str,
 }
 
@@ -368,12 +376,14 @@ struct Fields<'a> {
     binary: Option<&'a str>,
     r#where: Option<&'a str>,
     close: Option<&'a str>,
+    key: Option<&'a str>,
     volatile: Option<&'a str>,
     ack: Option<&'a str>,
 }
 
-const KEYS: [&str; 14] = [
-    "id", "ns", "op", "room", "rooms", "except", "event", "data", "args", "binary", "where", "close", "volatile", "ack",
+const KEYS: [&str; 15] = [
+    "id", "ns", "op", "room", "rooms", "except", "event", "data", "args", "binary", "where", "close", "key",
+    "volatile", "ack",
 ];
 
 /// Words that other systems use for our keys.
@@ -421,6 +431,7 @@ impl<'a> Fields<'a> {
             "binary" => &mut self.binary,
             "where" => &mut self.r#where,
             "close" => &mut self.close,
+            "key" => &mut self.key,
             "volatile" => &mut self.volatile,
             "ack" => &mut self.ack,
             _ => return None,
@@ -487,6 +498,7 @@ fn read_emit<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<Emit<'a>, Refus
         args: Cow::Borrowed(args),
         arg_count,
         attachments: Vec::new(),
+        key: fields.key.map(|key| read_key(key, limits)).transpose()?,
         volatile: boolean("volatile", fields.volatile)?,
         ack_timeout_ms: fields.ack.map(|ack| read_ack(ack, fields.id.is_some(), limits)).transpose()?,
     };
@@ -494,6 +506,30 @@ fn read_emit<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<Emit<'a>, Refus
         (emit.args, emit.attachments) = take_attachments(args)?;
     }
     Ok(emit)
+}
+
+/// What the event is about.
+fn read_key<'a>(key: &'a str, limits: &Limits) -> Result<Cow<'a, str>, Refusal> {
+    let Some(text) = scalar_key(key) else {
+        let message = format!("\"key\" must be a string or a whole number, not {}", excerpt(key));
+        return refuse("event_key", message);
+    };
+    let max = limits.key_bytes_max;
+    match text.len() {
+        0 => refuse("event_key", "\"key\" is empty; leave it out if the event is about nothing in particular"),
+        bytes if bytes > max => refuse("event_key", format!("\"key\" has {bytes} bytes; at most {max} are allowed")),
+        _ => Ok(text),
+    }
+}
+
+/// The text of a key: what a JSON string spells, or the digits of a whole number. `None` for other values.
+#[must_use]
+pub fn scalar_key(value: &str) -> Option<Cow<'_, str>> {
+    match json::kind(value) {
+        Kind::String => json::unescape(value),
+        Kind::Number => value.bytes().all(|b| b.is_ascii_digit() || b == b'-').then_some(Cow::Borrowed(value)),
+        _ => None,
+    }
 }
 
 /// The time that clients have for their answers.
@@ -582,6 +618,7 @@ fn refuse_foreign_keys(op: &str, fields: &Fields<'_>, more: &[(&str, Option<&str
         ("args", fields.args),
         ("except", fields.except),
         ("binary", fields.binary),
+        ("key", fields.key),
         ("volatile", fields.volatile),
         ("ack", fields.ack),
     ];
@@ -817,11 +854,15 @@ mod tests {
         let mut text = format!("{}{namespace}", id.map(|id| format!("{id} ")).unwrap_or_default());
         match request {
             Request::Emit(emit) => {
-                let Emit { rooms, except, name_json, args, arg_count, attachments, volatile, ack_timeout_ms } = emit;
+                let Emit { rooms, except, name_json, args, arg_count, attachments, key, volatile, ack_timeout_ms } =
+                    emit;
                 text += &format!(" emit to [{}] except [{}] {name_json} ", names(&rooms), names(&except));
                 text += &format!("{arg_count}({args})");
                 for attachment in attachments {
                     text += &format!(" +{}", attachment.escape_ascii());
+                }
+                if let Some(key) = key {
+                    text += &format!(" key {key:?}");
                 }
                 if volatile {
                     text += " volatile";
@@ -872,6 +913,12 @@ mod tests {
   / emit to [a] except [] "e" 0()
 {"event":"connected","binary":false,"data":{"_base64":"AA=="}}
   / emit to [] except [] "connected" 1({"_base64":"AA=="})
+{"event":"e","key":"A1"}
+  / emit to [] except [] "e" 0() key "A1"
+{"event":"e","key":"\u00e9 \"1\""}
+  / emit to [] except [] "e" 0() key "é \"1\""
+{"event":"e","key": -7 ,"data":1}
+  / emit to [] except [] "e" 1(1) key "-7"
 {"event":"e","volatile":true}
   / emit to [] except [] "e" 0() volatile
 {"event":"e","volatile":false,"id":1,"ack":{"timeout_ms":1}}
@@ -1001,6 +1048,16 @@ mod tests {
 {"event":"e","volatile":"yes"}
   volatile: "volatile" must be true or false, not "yes"
 
+{"event":"e","key":""}
+  event_key: "key" is empty; leave it out if the event is about nothing in particular
+{"event":"e","key":1.0}
+  event_key: "key" must be a string or a whole number, not 1.0
+{"event":"e","key":{"a":1}}
+  event_key: "key" must be a string or a whole number, not {"a":1}
+{"event":"e","key":null}
+  event_key: "key" must be a string or a whole number, not null
+{"op":"leave","where":{"all":true},"rooms":["a"],"key":"k"}
+  key: "key" does not belong to "op":"leave"; leave it out
 {"event":"e","ack":{"timeout_ms":1}}
   ack: "ack" needs an "id": the clients' answers come with the line's receipt
 {"event":"e","id":1,"ack":true}

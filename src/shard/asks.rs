@@ -336,6 +336,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::class::Classes;
     use crate::base::event::Event;
     use crate::base::ids::{CoreId, NamespaceId, Topology};
     use crate::mesh;
@@ -377,7 +378,7 @@ mod tests {
                 rooms: owner::Options { idle_ms: 1000, idle_max: 1000 },
                 ..shard::Options::default()
             };
-            let namespaces = vec![Namespace { name: "/".into(), rules }];
+            let namespaces = vec![Namespace { name: "/".into(), rules, classes: Classes::default() }];
             let shard = Shard::new(port, Topology::new(1, 1), namespaces, options, [0; 32], Millis(0), 1);
             Bench { shard, clients: 0 }
         }
@@ -416,7 +417,7 @@ mod tests {
         fn ask(&mut self, answer_bytes_max: usize) {
             let event = Event::new(NamespaceId(0), "\"e\"", "", 0);
             let ask = Some(AskOptions { timeout_ms: TIMEOUT_MS, answer_bytes_max });
-            let line = Line { event, rooms: SmallVec::new(), except: Vec::new(), volatile: false, ask };
+            let line = Line { event, rooms: SmallVec::new(), except: Vec::new(), key: None, volatile: false, ask };
             let to = ReceiptTo { core: CoreId::new(0), publisher: PUBLISHER, ticket: 7 };
             self.shard.publish(line, Some(to));
             self.rest();
@@ -584,7 +585,7 @@ mod tests {
         bench.shard.outboxes.block(clients[0].slot);
         let event = Event::new(NamespaceId(0), "\"e\"", "", 0);
         let ask = Some(AskOptions { timeout_ms: TIMEOUT_MS, answer_bytes_max: 1000 });
-        let line = Line { event, rooms: SmallVec::new(), except: Vec::new(), volatile: true, ask };
+        let line = Line { event, rooms: SmallVec::new(), except: Vec::new(), key: None, volatile: true, ask };
         bench.shard.publish(line, Some(ReceiptTo { core: CoreId::new(0), publisher: PUBLISHER, ticket: 7 }));
         bench.rest();
         assert_eq!(bench.read(clients[0]), "");

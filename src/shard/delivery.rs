@@ -1,12 +1,12 @@
 //! The way of an event: from a publisher's core to the owners, from there to member cores, into outboxes.
 
-use super::messages::{DeliverMany, Down, Encodable, Manner, Operate, Operation, Part, Publish, ReceiptTo, Up};
+use super::messages::{DeliverMany, Down, Manner, Operate, Operation, Part, Publish, ReceiptTo, Up};
 use super::{Action, AskOptions, NamedOperation, Namespace, SLOW_CONSUMER, Shard, name_of};
 use crate::base::clock::Millis;
-use crate::base::event::Event;
+use crate::base::event::{Encodable, Event};
 use crate::base::frame::{Encoding, Frame};
 use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
-use crate::proto::{raw, socketio};
+use crate::proto::{json, line, raw, socketio};
 use crate::room::members::{GroupRef, LocalRooms, Member};
 use crate::room::owner::Attachment;
 use crate::session::outbox::{Offer, Outboxes, SharedFrame};
@@ -23,6 +23,8 @@ pub struct Line {
     pub rooms: SmallVec<[RoomName; 1]>,
     /// Sockets in any of these rooms don't get it.
     pub except: Vec<RoomName>,
+    /// What it is about. Left out: what its rooms' class finds in the data.
+    pub key: Option<Box<str>>,
     /// Sockets whose transport cannot take it now don't get it.
     pub volatile: bool,
     /// Set if sockets that get it are to acknowledge it.
@@ -43,7 +45,7 @@ impl Shard {
     /// # Panics
     /// If it asks without `receipt`.
     pub fn publish(&mut self, line: Line, receipt: Option<ReceiptTo>) -> u32 {
-        let Line { event, rooms, except, volatile, ask } = line;
+        let Line { event, rooms, except, key, volatile, ask } = line;
         let namespace = event.namespace_ref();
         let except: Box<[RoomKey]> = except.into_iter().map(|name| self.topology.key(namespace, name)).collect();
         let whole = rooms.is_empty().then(RoomName::whole_namespace);
@@ -53,6 +55,8 @@ impl Shard {
             keys.push((self.topology.owner(&key), index as u32, key));
         }
         let count = keys.len() as u32;
+        let key = key.or_else(|| self.key_in(&event, &keys[0].2));
+        let mark = key.as_deref().map(|key| self.topology.mark(keys.iter().map(|(_, _, room)| room), key));
         // Stable: within an owner, the line's order stays.
         keys.sort_by_key(|(owner, _, _)| *owner);
         let owners = keys.chunk_by(|a, b| a.0 == b.0).count() as u32;
@@ -61,9 +65,9 @@ impl Shard {
             // Parts of an event go to every core, and each one tells whom it has asked.
             self.open_ask(options, to, (owners > 1).then(|| self.topology.cores()))
         });
-        let event = Arc::new(Encodable::new(event, ask.map(|ask| ask.id)));
-        let manner =
-            (volatile || ask.is_some() || !except.is_empty()).then(|| Arc::new(Manner { except, volatile, ask }));
+        let event = Arc::new(Encodable::new(event, key, ask.map(|ask| ask.id)));
+        let is_special = volatile || ask.is_some() || !except.is_empty() || mark.is_some();
+        let manner = is_special.then(|| Arc::new(Manner { except, volatile, ask, mark }));
         if let [(owner, _, _)] = keys[..] {
             let rooms = keys.into_iter().map(|(_, index, key)| (index, key)).collect();
             self.port.up.send(owner, Up::Publish(Box::new(Publish { event, rooms, manner, receipt, part: None })));
@@ -81,6 +85,16 @@ impl Shard {
             self.port.up.send(owner, Up::Publish(Box::new(Publish { event, rooms, manner, receipt, part })));
         }
         count
+    }
+
+    /// What the event is about, as its data says it: where that stands, the first room's class knows.
+    fn key_in(&self, event: &Event, room: &RoomKey) -> Option<Box<str>> {
+        let path = self.namespaces[usize::from(room.namespace.0)].classes.of(&room.name).key.as_ref()?;
+        let array = ["[", event.args_json(), "]"].concat();
+        let data = json::elements(&array).next()?;
+        let value = path.0.iter().try_fold(data, |value, step| json::get(value, step))?;
+        let key = line::scalar_key(value).filter(|key| (1..=line::KEY_BYTES_MAX).contains(&key.len()))?;
+        Some(key.into())
     }
 
     /// Has every core apply an operation to the members of a room; `None` stands for the whole namespace. Each core
@@ -134,7 +148,7 @@ impl Shard {
                 }
                 let members = self.local.members(group);
                 let shared = self.outboxes.share(frame);
-                let count = match manner {
+                let count = match manner.filter(|manner| manner.is_selective()) {
                     None => deliver(members, &mut self.outboxes, shared, outbox_bytes_max, &mut self.overflown),
                     Some(manner) => {
                         debug_assert!(manner.ask.is_none(), "asks come by DeliverMany");

@@ -2,13 +2,13 @@
 //! so that one that arrives late finds nothing and does no harm.
 
 use crate::base::clock::Millis;
-use crate::base::event::Event;
+use crate::base::event::Encodable;
 use crate::base::frame::{Encoding, Frame};
-use crate::base::ids::{CoreId, Epoch, Offset, RoomKey, SlotRef};
+use crate::base::ids::{CoreId, Epoch, KeyMark, Offset, RoomKey, SlotRef};
 use crate::proto::line::Ack;
 use crate::room::members::GroupRef;
 use smallvec::SmallVec;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// To an owner.
 #[derive(Debug)]
@@ -137,6 +137,16 @@ pub struct Manner {
     pub volatile: bool,
     /// Sockets that get it are asked to acknowledge it, if they speak Socket.IO.
     pub ask: Option<Ask>,
+    /// Stands for the event's rooms and its key: a later event of the same mark makes an earlier one worthless.
+    pub mark: Option<KeyMark>,
+}
+
+impl Manner {
+    /// True if not every member simply gets it.
+    #[must_use]
+    pub fn is_selective(&self) -> bool {
+        self.volatile || self.ask.is_some() || !self.except.is_empty()
+    }
 }
 
 /// A publisher's wish for acknowledgements of one event.
@@ -186,29 +196,6 @@ pub struct DeliverMany {
     pub manner: Option<Arc<Manner>>,
     /// Set when other owners send about the same event too.
     pub part: Option<Part>,
-}
-
-/// An event with its finished encodings: whoever needs one first makes it, once.
-#[derive(Debug)]
-pub struct Encodable {
-    /// What was published.
-    pub event: Event,
-    /// The id under which Socket.IO clients are to acknowledge it.
-    pub ack_id: Option<u64>,
-    frames: [OnceLock<Frame>; Encoding::COUNT],
-}
-
-impl Encodable {
-    /// Nothing encoded yet.
-    #[must_use]
-    pub fn new(event: Event, ack_id: Option<u64>) -> Encodable {
-        Encodable { event, ack_id, frames: [const { OnceLock::new() }; Encoding::COUNT] }
-    }
-
-    /// The event in `encoding`, made by `encode` if this is the first use.
-    pub fn frame(&self, encoding: Encoding, encode: impl FnOnce(&Encodable) -> Frame) -> Frame {
-        self.frames[encoding.index()].get_or_init(|| encode(self)).clone()
-    }
 }
 
 /// A publisher's operation on the sockets of a room.

@@ -9,6 +9,7 @@ mod joins;
 pub mod messages;
 mod transports;
 
+use crate::base::class::Classes;
 use crate::base::clock::Millis;
 use crate::base::counters::{self, Counters};
 use crate::base::frame::Frame;
@@ -54,6 +55,8 @@ pub struct Namespace {
     pub name: NamespaceName,
     /// Its rules.
     pub rules: NamespaceRules,
+    /// What holds for its rooms.
+    pub classes: Classes,
 }
 
 /// The name that clients and publishers spell.

@@ -7,6 +7,7 @@ mod polling;
 use crate::model::{AckReceipt, Ask, Client, Event, Membership, Model, Operation, Step, place};
 use net::Net;
 use polling::Poller;
+use roomcast::base::class::Classes;
 use roomcast::base::clock::Millis;
 use roomcast::base::ids::{NamespaceId, SlotRef, Topology};
 use roomcast::ingest::publisher::{self, Desk, Publisher};
@@ -198,7 +199,10 @@ impl World {
                 let pattern = NamespaceName::Pattern(NamePattern::compile(PATTERN).unwrap());
                 let namespaces = [NamespaceName::from("/"), pattern];
                 let rules = || NamespaceRules::compile(&source).unwrap();
-                let namespaces = namespaces.into_iter().map(|name| Namespace { name, rules: rules() }).collect();
+                let namespaces = namespaces
+                    .into_iter()
+                    .map(|name| Namespace { name, rules: rules(), classes: Classes::default() })
+                    .collect();
                 Shard::new(port, topology.clone(), namespaces, options, [core as u8; 32], now, 1)
             })
             .collect();

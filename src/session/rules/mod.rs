@@ -18,7 +18,10 @@ use crate::proto::json;
 use expression::{Expression, Fault, Moment};
 use facts::Scope;
 pub use facts::{Facts, State};
-pub use source::{ArgsSource, Condition, ConnectRule, ErrorSource, EventRule, ReplySource, RulesSource, UnknownEvents};
+pub use source::{
+    ArgsSource, Condition, ConnectRule, ErrorSource, EventRule, ReplySource, RoomsSource, RulesSource,
+    SlowConsumerSource, SnapshotSource, UnknownEvents,
+};
 use template::{LeavePattern, Template, Text, quoted, write_joined};
 
 /// The compiled rules of one namespace. `Send + Sync`: every core may read the same copy.

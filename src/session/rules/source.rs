@@ -16,6 +16,9 @@ pub struct RulesSource {
     /// What a client hears that sends an event which no rule names.
     #[serde(default)]
     pub unknown_events: UnknownEvents,
+    /// What holds for its rooms, by their names; the first entry that matches holds.
+    #[serde(default)]
+    pub rooms: Vec<RoomsSource>,
     /// What happens when a client connects, in the order of the file.
     #[serde(default)]
     pub connect: Vec<ConnectRule>,
@@ -30,6 +33,47 @@ impl RulesSource {
     pub fn title(&self) -> &str {
         self.name.as_deref().or(self.pattern.as_deref()).unwrap_or_default()
     }
+}
+
+/// `[[namespace.rooms]]`: what holds for rooms of certain names.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoomsSource {
+    /// The rooms' names; a `*` at the end stands for any rest.
+    pub r#match: Vec<String>,
+    /// Where an event's data carries its key, as in `data.seatNumber`, unless its line says one.
+    pub key: Option<String>,
+    /// Present if the rooms keep the last event of each key.
+    pub snapshot: Option<SnapshotSource>,
+    /// What becomes of members that read too slowly.
+    #[serde(default)]
+    pub slow_consumer: SlowConsumerSource,
+}
+
+/// Bounds of what a room keeps; see [`SnapshotOptions`](crate::base::class::SnapshotOptions).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotSource {
+    /// Keys of one room.
+    pub keys_max: Option<u64>,
+    /// Bytes of one room.
+    pub bytes_max: Option<u64>,
+    /// How long an event is kept; 0 for ever.
+    #[serde(default)]
+    pub age_ms_max: u64,
+}
+
+/// What becomes of members that read too slowly.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum SlowConsumerSource {
+    /// They are disconnected.
+    #[default]
+    Disconnect,
+    /// They miss the oldest events that wait for them.
+    DropOldest,
+    /// They get only the newest event of each key.
+    Conflate,
 }
 
 /// What a client hears that sends an event which no rule names.
