@@ -60,7 +60,7 @@ fn mistakes_of_usage_are_code_2() {
 
 #[test]
 fn check_says_what_a_config_means() {
-    for example in ["housing-society.toml", "many-trains.toml"] {
+    for example in ["housing-society.toml", "many-trains.toml", "library-seats.toml", "conformance.toml"] {
         let file = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
         let (code, out, err) = run(&["check", &file]);
         assert_eq!((code, err.as_str()), (0, ""), "{out}");

@@ -486,11 +486,12 @@ join = ["{captures.id}"]
 "#,
             ),
             (
-                r#"{"ns":"/seats","claims":{"trains":["123456789012345"]},"query":{"trainNo":"123456789012345"}}"#,
-                r#"A client at 127.0.0.1 connects to /seats: refused: the room name has 21 bytes; at most 20 are allowed.
-  hears         connect_error "the room name has 21 bytes; at most 20 are allowed"
-  raw: closed   4403 "refused"
-"#,
+                r#"{"ns":"/seats","claims":{"trains":["123456789012345"]},
+                    "query":{"trainNo":"123456789012345"}}"#,
+                "A client at 127.0.0.1 connects to /seats: refused: the room name has 21 bytes; \
+                 at most 20 are allowed.\n  \
+                 hears         connect_error \"the room name has 21 bytes; at most 20 are allowed\"\n  \
+                 raw: closed   4403 \"refused\"\n",
             ),
             (
                 r#"{"ns":"/w-12"}"#,

@@ -6,8 +6,11 @@ use std::io::Write;
 use super::args::Check;
 use super::words::Words;
 use super::{ask, say};
+use crate::base::class::SnapshotOptions;
 use crate::config::{Config, EndpointKind, EndpointShape, NUMBERS};
-use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, RulesSource, UnknownEvents};
+use crate::session::rules::{
+    ArgsSource, Condition, EventRule, ReplySource, RoomsSource, RulesSource, SlowConsumerSource, UnknownEvents,
+};
 
 /// Longest sentence on a line of its own: terminals rarely show more.
 const LINE_CHARS: usize = 100;
@@ -99,6 +102,9 @@ fn namespace(rules: &RulesSource, text: &mut String) {
         None => writeln!(text, "\nnamespace {}", rules.title()),
         Some(pattern) => writeln!(text, "\nevery namespace whose name matches {pattern} as a whole"),
     };
+    for class in &rules.rooms {
+        rooms(class, text);
+    }
     if rules.connect.is_empty() {
         text.push_str("  Every client may connect.\n");
     }
@@ -122,6 +128,42 @@ fn namespace(rules: &RulesSource, text: &mut String) {
         (false, UnknownEvents::Error) => "  Whatever else clients say is refused.\n",
         (false, UnknownEvents::Ignore) => "  Whatever else clients say is ignored.\n",
     });
+}
+
+/// `Rooms route:* keep the last event of each key, …; a member that reads too slowly …`
+fn rooms(class: &RoomsSource, text: &mut String) {
+    let default = SnapshotOptions::default();
+    let mut parts = Vec::new();
+    if let Some(snapshot) = &class.snapshot {
+        let keys = snapshot.keys_max.unwrap_or(default.keys_max as u64);
+        let bytes = snapshot.bytes_max.unwrap_or(default.bytes_max as u64);
+        let age = match snapshot.age_ms_max {
+            0 => String::new(),
+            age => format!(", for {age} ms"),
+        };
+        parts.push(format!("keep the last event of each key{age}: up to {keys} keys and {bytes} bytes a room"));
+    }
+    match &class.key {
+        Some(key) => parts.push(format!("take {key} for an event's key, unless its line has one")),
+        None if class.snapshot.is_some() => parts.push("know only the keys that lines have".to_owned()),
+        None => {}
+    }
+    parts.push(
+        match class.slow_consumer {
+            SlowConsumerSource::Disconnect => "disconnect a member that reads too slowly",
+            SlowConsumerSource::DropOldest => "leave out the oldest events for a member that reads too slowly",
+            SlowConsumerSource::Conflate => {
+                "leave out all but the newest of each key for a member that reads too slowly"
+            }
+        }
+        .to_owned(),
+    );
+    let names = if class.r#match.iter().any(|name| name == "*") {
+        "All rooms".to_owned()
+    } else {
+        format!("Rooms {}", class.r#match.join(", "))
+    };
+    let _ = writeln!(text, "  {names}:\n    {}.", parts.join(";\n    "));
 }
 
 /// `An ADMIN who says "x", if C: is refused unless A; joins R; is answered with "y".`
@@ -250,6 +292,14 @@ All limits have their defaults.
             kind = "websocket-echo"
             [[namespace]]
             name = "/a"
+            [[namespace.rooms]]
+            match = ["train:*", "x"]
+            key = "data.no"
+            snapshot = { keys_max = 10, age_ms_max = 60_000 }
+            slow_consumer = "conflate"
+            [[namespace.rooms]]
+            match = ["*"]
+            slow_consumer = "drop_oldest"
             [[namespace.connect]]
             when = """
               has(query.a)
@@ -296,6 +346,12 @@ namespace /
   Whatever clients say is refused: there is no [[namespace.on]].
 
 namespace /a
+  Rooms train:*, x:
+    keep the last event of each key, for 60000 ms: up to 10 keys and 262144 bytes a room;
+    take data.no for an event's key, unless its line has one;
+    leave out all but the newest of each key for a member that reads too slowly.
+  All rooms:
+    leave out the oldest events for a member that reads too slowly.
   A client that connects to /a, if the query's a is given, and true:
     joins a:{query.a}, all;
     is remembered with state.a, state.b.
