@@ -8,6 +8,7 @@ use roomcast::base::ids::{NamespaceId, Topology};
 use roomcast::ingest::publisher::{self, Desk};
 use roomcast::net::{self, executor, listener, wake::Bells};
 use roomcast::proto::{cors::Cors, forwarded::TrustedProxies, raw::Shape, ws};
+use roomcast::session::admission::Admission;
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions};
 use roomcast::shard::{self, Namespace, Shard};
@@ -44,6 +45,7 @@ fn start() -> Running {
         drain: net::DrainProgress::new(1),
         horizons: net::Horizons::new(1),
         polling: AtomicUsize::new(0),
+        admission: Admission::new(Default::default()),
     });
     let loopback = "127.0.0.1:0".parse().unwrap();
     let client_listener = listener::bind(loopback, 1).unwrap().remove(0);
@@ -75,7 +77,7 @@ fn start() -> Running {
                 outbox_bytes_max: 1 << 20,
                 ..LimitOptions::default()
             },
-            rooms: room::owner::Options { idle_ms: 60_000, idle_max: 1_000 },
+            rooms: room::owner::Options::default(),
             panic_on: Some(TRAP),
         };
         let shard = Shard::new(port, Topology::new(1, 1), vec![namespace], options, [7; 32], Millis(0), 1);

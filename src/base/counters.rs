@@ -60,6 +60,10 @@ counters! {
     count lines "roomcast_ingest_lines_total" "Lines received from publishers, good and bad.";
     count ingest_bytes "roomcast_ingest_received_bytes_total" "Bytes received from publishers.";
     count events_ordered "roomcast_events_total" "Events given an offset, once per room.";
+    count snapshots "roomcast_snapshots_total" "Answers to what a room keeps.";
+    gauge snapshot_events "roomcast_snapshot_events" "Events that rooms keep now, the last of each key.";
+    gauge snapshot_bytes "roomcast_snapshot_bytes" "Bytes of the events that rooms keep now, encodings not counted.";
+    count client_emits "roomcast_client_emits_total" "Events published for clients, as a rule said.";
     count encodes "roomcast_encodes_total" "Encodings made: one per event and encoding in use.";
     count deliveries "roomcast_deliveries_total" "Frames appended to a member's outbox.";
     count delivered_bytes "roomcast_delivered_bytes_total" "Bytes appended to members' outboxes.";
@@ -96,6 +100,7 @@ pub const BY_REASON: &[(&str, &str)] = &[
     (RULE_REFUSALS, "Client messages refused, by reason."),
     (CLIENT_ERRORS, "Clients that broke their protocol, by reason."),
     (PUBLISHER_CLOSES, "Publisher connections closed, by reason."),
+    (SNAPSHOT_EVICTIONS, "Events that rooms no longer keep, by reason."),
 ];
 
 /// See [`BY_REASON`].
@@ -114,6 +119,33 @@ pub const RULE_REFUSALS: &str = "roomcast_rule_refusals_total";
 pub const CLIENT_ERRORS: &str = "roomcast_client_errors_total";
 /// See [`BY_REASON`].
 pub const PUBLISHER_CLOSES: &str = "roomcast_publisher_closes_total";
+/// See [`BY_REASON`].
+pub const SNAPSHOT_EVICTIONS: &str = "roomcast_snapshot_evictions_total";
+
+/// What operators' limits and lists refuse has a reason of its own each: those are what to look for before a limit is
+/// changed. Where a limit's answer is a close, its reason is counted in [`CLOSES`] as well.
+pub mod limits {
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a connection beyond `connections_per_ip_max`.
+    pub const CONNECTIONS_PER_IP: &str = "connections_per_ip";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a handshake beyond `handshakes_per_ip_per_s`.
+    pub const HANDSHAKES_PER_IP: &str = "handshakes_per_ip";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a handshake beyond `handshakes_per_s`.
+    pub const HANDSHAKES: &str = "handshakes";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): nothing, or not all of a head, within `handshake_ms_max`.
+    pub const HANDSHAKE_TIMEOUT: &str = "handshake_timeout";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a body that took longer than `request_body_ms_max`.
+    pub const BODY_TIMEOUT: &str = "body_timeout";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): an event beyond `events_per_socket_per_s`.
+    pub const EVENTS_PER_SOCKET: &str = "events_per_socket";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` beyond what `events_per_socket_per_s` makes of it.
+    pub const CONNECTS: &str = "connects";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a namespace beyond `namespaces_per_client_max`.
+    pub const NAMESPACES: &str = "too_many_namespaces";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room beyond `rooms_per_socket_max`.
+    pub const ROOMS_PER_SOCKET: &str = "rooms_per_socket";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room's name that is too long, or none.
+    pub const ROOM_NAME: &str = "room_name";
+}
 
 impl Counters {
     /// Adds one to `metric` at `reason`. For rare things: it searches.
@@ -121,11 +153,22 @@ impl Counters {
     /// # Panics
     /// If `metric` is not listed in [`BY_REASON`].
     pub fn count(&mut self, metric: &'static str, reason: &'static str) {
+        self.count_many(metric, reason, 1);
+    }
+
+    /// Adds `more` to `metric` at `reason`; nothing if that is zero.
+    ///
+    /// # Panics
+    /// As [`Counters::count`].
+    pub fn count_many(&mut self, metric: &'static str, reason: &'static str, more: u64) {
+        if more == 0 {
+            return;
+        }
         match self.by_reason.iter_mut().find(|(m, r, _)| *m == metric && *r == reason) {
-            Some((_, _, count)) => *count += 1,
+            Some((_, _, count)) => *count += more,
             None => {
                 assert!(BY_REASON.iter().any(|(name, _)| *name == metric), "{metric} is not listed");
-                self.by_reason.push((metric, reason, 1));
+                self.by_reason.push((metric, reason, more));
             }
         }
     }

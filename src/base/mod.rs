@@ -7,5 +7,6 @@ pub mod event;
 pub mod frame;
 pub mod ids;
 pub mod paged;
+pub mod rate;
 pub mod slab;
 pub mod wheel;

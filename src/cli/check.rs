@@ -64,7 +64,8 @@ fn pages_and_proxies(config: &Config, text: &mut String) {
             (true, false) => ", with cookies",
             (true, true) => ", with cookies: any page can speak in the name of its visitor",
         };
-        let _ = writeln!(text, "pages       of {}{cookies}", cors.origins.join(", "));
+        let websockets = if cors.check_websockets { "" } else { "; WebSockets of any page" };
+        let _ = writeln!(text, "pages       of {}{cookies}{websockets}", cors.origins.join(", "));
     }
     if !config.server.trusted_proxies.is_empty() {
         let _ = writeln!(text, "proxies     {}", config.server.trusted_proxies.join(", "));
@@ -280,7 +281,7 @@ All limits have their defaults.
     fn rules_in_words() {
         let text = r#"
             server = { listen = "0.0.0.0:80", cores = 2, public = true, trusted_proxies = ["10.0.0.0/8", "::1"] }
-            cors = { origins = ["*", "null"], credentials = true, max_age_s = 60 }
+            cors = { origins = ["*", "null"], credentials = true, max_age_s = 60, check_websockets = false }
             mesh.ring_slots = 16
             [[endpoint]]
             kind = "raw"
@@ -331,7 +332,7 @@ All limits have their defaults.
         assert_eq!(
             explained(&Config::parse(text, "f").unwrap()),
             r#"clients     0.0.0.0:80, on 2 cores; public = true: whoever reaches it is not authenticated
-pages       of *, null, with cookies: any page can speak in the name of its visitor
+pages       of *, null, with cookies: any page can speak in the name of its visitor; WebSockets of any page
 proxies     10.0.0.0/8, ::1
 publishers  127.0.0.1:3100
 operators   127.0.0.1:3200

@@ -19,9 +19,11 @@ pub use document::ConfigError;
 use document::{Document, path};
 pub use endpoints::{Endpoint, EndpointKind, EndpointShape};
 
+use crate::base::rate::Rate;
 use crate::ingest::publisher;
 use crate::proto::cors;
 use crate::proto::forwarded::TrustedProxies;
+use crate::session::admission;
 use crate::session::namespace::{NamePattern, NamespaceName, is_namespace_name};
 use crate::session::rules::{NamespaceRules, PathStep, RuleError, RulesSource};
 use crate::session::{HeartbeatOptions, LimitOptions};
@@ -97,8 +99,8 @@ pub struct Server {
     pub trusted_proxies: Vec<String>,
 }
 
-/// Which pages of other origins may read responses over HTTP.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+/// Which pages of other origins may read responses over HTTP, and open WebSockets.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
     /// Origins and patterns of origins; empty for none.
@@ -109,6 +111,8 @@ pub struct Cors {
     pub headers: Vec<String>,
     /// How long browsers may remember what is allowed; 0 does not say.
     pub max_age_s: u32,
+    /// False: pages of any origin may open WebSockets.
+    pub check_websockets: bool,
 }
 
 /// Publishers' port.
@@ -167,6 +171,20 @@ pub struct Limits {
     pub room_name_bytes_max: usize,
     /// What may wait for one connection.
     pub outbox_bytes_max: u32,
+    /// Connections of one client address; 0 for any number, as in all that follow.
+    pub connections_per_ip_max: u32,
+    /// Sessions that one client address may begin.
+    pub handshakes_per_ip_per_s: u32,
+    /// How many of them at once; 0 for as many as come in one second, as in all bursts.
+    pub handshakes_per_ip_burst: u32,
+    /// Sessions that all clients may begin.
+    pub handshakes_per_s: u32,
+    /// How many of them at once.
+    pub handshakes_burst: u32,
+    /// Events that one socket may send.
+    pub events_per_socket_per_s: u32,
+    /// How many of them at once.
+    pub events_per_socket_burst: u32,
 }
 
 /// Heartbeats of clients.
@@ -199,6 +217,8 @@ pub struct Rooms {
     pub idle_ms: u64,
     /// Rooms without members that each core remembers.
     pub idle_max: usize,
+    /// Bytes that all rooms together keep in their snapshots.
+    pub snapshots_bytes_max: usize,
 }
 
 /// The log on standard error.
@@ -232,6 +252,13 @@ impl Default for Server {
     fn default() -> Server {
         let trusted_proxies = Vec::new();
         Server { listen: loopback(3000), cores: 0, drain_ms_max: 10_000, public: false, trusted_proxies }
+    }
+}
+
+impl Default for Cors {
+    fn default() -> Cors {
+        let (origins, headers) = (Vec::new(), Vec::new());
+        Cors { origins, credentials: false, headers, max_age_s: 0, check_websockets: true }
     }
 }
 
@@ -270,6 +297,13 @@ impl Default for Limits {
             rooms_per_socket_max: of_session.rooms_per_socket_max,
             room_name_bytes_max: of_session.room_name_bytes_max,
             outbox_bytes_max: of_session.outbox_bytes_max,
+            connections_per_ip_max: 0,
+            handshakes_per_ip_per_s: 0,
+            handshakes_per_ip_burst: 0,
+            handshakes_per_s: 0,
+            handshakes_burst: 0,
+            events_per_socket_per_s: 0,
+            events_per_socket_burst: 0,
         }
     }
 }
@@ -284,8 +318,8 @@ impl Default for Heartbeat {
 
 impl Default for Rooms {
     fn default() -> Rooms {
-        let room::owner::Options { idle_ms, idle_max } = room::owner::Options::default();
-        Rooms { idle_ms, idle_max }
+        let room::owner::Options { idle_ms, idle_max, snapshots_bytes_max } = room::owner::Options::default();
+        Rooms { idle_ms, idle_max, snapshots_bytes_max }
     }
 }
 
@@ -335,6 +369,7 @@ impl Config {
         check_addresses(&document, &tables)?;
         let file: File = toml::from_str(text).map_err(|error| document.toml_error(&error))?;
         check_log(&document, &file.log)?;
+        check_bursts(&document, &file.limits)?;
         let allowed_origins = compile_cors(&document, &file.cors)?;
         let trusted_proxies = compile_proxies(&document, &file.server)?;
         check_namespaces(&document, &file.namespace)?;
@@ -472,9 +507,20 @@ impl Config {
         }
     }
 
-    /// For each core's shard.
+    /// For the table of clients' addresses.
     #[must_use]
-    pub fn shard_options(&self) -> shard::Options {
+    pub fn admission_options(&self) -> admission::Options {
+        let limits = &self.limits;
+        admission::Options {
+            connections_per_ip_max: (limits.connections_per_ip_max > 0).then_some(limits.connections_per_ip_max),
+            handshakes_per_ip: Rate::new(limits.handshakes_per_ip_per_s, limits.handshakes_per_ip_burst),
+            handshakes: Rate::new(limits.handshakes_per_s, limits.handshakes_burst),
+        }
+    }
+
+    /// For the shard of each of `cores` cores.
+    #[must_use]
+    pub fn shard_options(&self, cores: usize) -> shard::Options {
         shard::Options {
             heartbeat: HeartbeatOptions {
                 ping_interval_ms: self.heartbeat.ping_interval_ms,
@@ -490,8 +536,13 @@ impl Config {
                 rooms_per_socket_max: self.limits.rooms_per_socket_max,
                 room_name_bytes_max: self.limits.room_name_bytes_max,
                 outbox_bytes_max: self.limits.outbox_bytes_max,
+                events_per_socket: Rate::new(self.limits.events_per_socket_per_s, self.limits.events_per_socket_burst),
             },
-            rooms: room::owner::Options { idle_ms: self.rooms.idle_ms, idle_max: self.rooms.idle_max },
+            rooms: room::owner::Options {
+                idle_ms: self.rooms.idle_ms,
+                idle_max: self.rooms.idle_max,
+                snapshots_bytes_max: self.rooms.snapshots_bytes_max / cores.max(1),
+            },
             panic_on: None,
         }
     }
@@ -581,12 +632,28 @@ fn check_log(document: &Document, log: &Log) -> Result<(), ConfigError> {
     }
 }
 
+/// A burst of a rate that is not limited is a mistake: the operator believes in a limit.
+fn check_bursts(document: &Document, limits: &Limits) -> Result<(), ConfigError> {
+    for (rate, per_s, burst) in [
+        ("handshakes_per_ip", limits.handshakes_per_ip_per_s, limits.handshakes_per_ip_burst),
+        ("handshakes", limits.handshakes_per_s, limits.handshakes_burst),
+        ("events_per_socket", limits.events_per_socket_per_s, limits.events_per_socket_burst),
+    ] {
+        if per_s == 0 && burst > 0 {
+            let message = format!("limits nothing without limits.{rate}_per_s");
+            return Err(document.wrong_value(&path(&format!("limits.{rate}_burst")), message));
+        }
+    }
+    Ok(())
+}
+
 fn compile_cors(document: &Document, cors: &Cors) -> Result<cors::Cors, ConfigError> {
     let options = cors::Options {
         origins: cors.origins.clone(),
         credentials: cors.credentials,
         headers: cors.headers.clone(),
         max_age_s: (cors.max_age_s > 0).then_some(cors.max_age_s),
+        check_websockets: cors.check_websockets,
     };
     cors::Cors::new(&options).map_err(|error| {
         let mut path = path(&format!("cors.{}", error.key));
@@ -689,6 +756,14 @@ mod tests {
             (
                 "[limits]\nattachments_max = 0x10000",
                 "2:19: limits.attachments_max = 0x10000: must be between 0 and 10000",
+            ),
+            (
+                "[limits]\nhandshakes_per_s = 1\nhandshakes_per_ip_burst = 5",
+                "3:27: limits.handshakes_per_ip_burst = 5: limits nothing without limits.handshakes_per_ip_per_s",
+            ),
+            (
+                "[limits]\nevents_per_socket_per_s = 10001",
+                "2:27: limits.events_per_socket_per_s = 10001: must be between 0 and 10000",
             ),
             ("[mesh]\nring_slots = 3", "2:14: mesh.ring_slots = 3: must be 0 or between 16 and 65536"),
             (
@@ -910,7 +985,9 @@ mod tests {
         let defaults = Config::parse("", "f.toml").unwrap();
         for number in NUMBERS {
             let (section, key) = number.key.split_once('.').unwrap();
-            let with = |value: i128| Config::parse(&format!("[{section}]\n{key} = {value}"), "f.toml");
+            // A burst is one of a rate.
+            let rate = key.strip_suffix("_burst").map_or_else(String::new, |rate| format!("\n{rate}_per_s = 1"));
+            let with = |value: i128| Config::parse(&format!("[{section}]\n{key} = {value}{rate}"), "f.toml");
             for value in [number.min, number.max] {
                 assert_eq!((number.get)(&with(value.into()).unwrap()), value, "{}", number.key);
             }
@@ -1040,7 +1117,7 @@ mod tests {
         assert_eq!(net.endpoints[3], endpoint("/echo", Kind::WebSocketEcho, 3000));
         let unsaid = Config::parse("[cors]\norigins = [\"*\"]", "f.toml").unwrap().net_options();
         assert!(!unsaid.cors.preflight_headers(origin, None).contains("Max-Age"));
-        let shard = config.shard_options();
+        let shard = config.shard_options(1);
         assert_eq!((shard.heartbeat.ping_interval_ms, shard.rooms.idle_max, shard.panic_on), (300, 3, None));
         assert_eq!((shard.limits.room_name_bytes_max, shard.limits.outbox_bytes_max), (30, 5000));
         assert_eq!(config.ingest_options().room_name_bytes_max, 30);

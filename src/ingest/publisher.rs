@@ -514,7 +514,7 @@ mod tests {
                     outbox_bytes_max: 1000,
                     ..LimitOptions::default()
                 },
-                rooms: owner::Options { idle_ms: 1000, idle_max: 1000 },
+                rooms: owner::Options { idle_ms: 1000, idle_max: 1000, ..owner::Options::default() },
                 ..shard::Options::default()
             };
             let pattern = NamePattern::compile("^/w-[^x]*$").unwrap();

@@ -15,6 +15,7 @@ use crate::base::slab::Slab;
 use crate::base::wheel::Wheel;
 use crate::ingest::publisher::{Desk, Progress, Publisher};
 use crate::mesh::Plane;
+use crate::session::admission::Admission;
 use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard};
 use socket2::Socket;
 use std::collections::VecDeque;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub drain: DrainProgress,
     /// How far the cores are with what came in.
     pub horizons: Horizons,
+    /// Who may come in.
+    pub admission: Arc<Admission>,
     /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
     pub polling: AtomicUsize,
 }
@@ -148,6 +151,8 @@ pub struct Core {
     pub(super) settled: u64,
     /// Connections of clients that have not said anything yet.
     pub(super) unheard: usize,
+    /// Connections that were told that there is no place for them, and have not ended yet.
+    pub(super) turned_away: usize,
     /// While sessions poll here, and some time after.
     stamper: Option<Socket>,
     /// When sessions polled here last.
@@ -222,6 +227,7 @@ impl Core {
             mark: None,
             settled: 0,
             unheard: 0,
+            turned_away: 0,
             stamper: None,
             polled: Millis(0),
             completions: Vec::new(),
@@ -346,7 +352,7 @@ impl Core {
 
     /// True while messages wait for space in rings: the receivers work on it, and this core looks again at once.
     fn is_blocked(&self) -> bool {
-        !self.shard.may_publish() || self.handovers.is_blocked()
+        !self.shard.may_publish() || self.shard.has_emits() || self.handovers.is_blocked()
     }
 
     /// Announces sleep and looks for work once more. True if there is none.
@@ -419,7 +425,7 @@ impl Core {
                     }
                     Role::Http(_) => self.send_http(at),
                     Role::Publisher(_) => self.write_receipts(at),
-                    Role::Probe { .. } | Role::Lingering { .. } => {}
+                    Role::Probe { .. } | Role::Lingering { .. } | Role::TurnedAway => {}
                 }
             }
             Completion::Deadline => {}
@@ -446,7 +452,14 @@ impl Core {
         if self.drain.is_some() {
             return;
         }
+        let mut place = None;
         let role = if listener == CLIENTS {
+            place = match self.place_for(&stream) {
+                Ok(Ok(place)) => place,
+                Ok(Err(_)) => return self.turn_away(stream),
+                // It is gone already.
+                Err(_) => return,
+            };
             self.shard.counters.connections += 1;
             self.unheard += 1;
             Role::Http(Box::default())
@@ -455,18 +468,24 @@ impl Core {
             Role::Publisher(Box::new(Publisher::new()))
         };
         let mut conn = Conn::new(stream, role);
+        conn.place = place;
         if listener == CLIENTS && self.shared.polling.load(Ordering::Relaxed) > 0 {
             conn.stamped = sys::stamp_arrivals(&conn.stream, true).is_ok();
         }
         let at = self.conns.insert(conn);
-        self.ring.poll_read(&self.conns[at.slot].stream, at);
-        self.conns[at.slot].polls_read = true;
+        self.watch_new(at);
         if listener == CLIENTS {
             self.set_timer(at, self.options.handshake_ms_max);
         }
         // Its first bytes are mostly here already: they are read in this turn.
         self.conns[at.slot].readable = true;
         self.queue(at);
+    }
+
+    /// Has the kernel report when there is something to read on a connection that is new here.
+    pub(super) fn watch_new(&mut self, at: SlotRef) {
+        self.ring.poll_read(&self.conns[at.slot].stream, at);
+        self.conns[at.slot].polls_read = true;
     }
 
     fn accept_ended(&mut self, listener: u32, error: Option<&io::Error>) {
@@ -603,7 +622,7 @@ impl Core {
             // One request after the other.
             Role::Http(http) if http.is_serving() || http.is_stuffed() => return,
             Role::Probe { .. } if conn.paused => return,
-            Role::Http(_) | Role::Probe { .. } | Role::Closing { .. } | Role::Lingering { .. } => {}
+            Role::Http(_) | Role::Probe { .. } | Role::Closing { .. } | Role::Lingering { .. } | Role::TurnedAway => {}
         }
         // What waits is handled before more is read.
         if std::mem::take(&mut self.conns[at.slot].backlog) {
@@ -656,7 +675,7 @@ impl Core {
             Role::Http(_) | Role::WebSocket { .. } | Role::Probe { .. } | Role::Closing { .. } => {
                 self.client_bytes(at, bytes);
             }
-            Role::Lingering { .. } | Role::Dead => {}
+            Role::Lingering { .. } | Role::TurnedAway | Role::Dead => {}
         }
     }
 
@@ -674,7 +693,7 @@ impl Core {
             }
             Role::Probe { .. } => self.finish(at, ""),
             Role::WebSocket { .. } => self.finish(at, "transport close"),
-            Role::Closing { .. } | Role::Lingering { .. } => self.finish(at, ""),
+            Role::Closing { .. } | Role::Lingering { .. } | Role::TurnedAway => self.finish(at, ""),
             Role::Dead => {}
         }
     }
@@ -880,6 +899,10 @@ impl Core {
             }
             Role::Lingering { publisher: false } => self.shard.counters.connections -= 1,
             Role::Lingering { publisher: true } => {}
+            Role::TurnedAway => {
+                self.shard.counters.connections -= 1;
+                self.turned_away -= 1;
+            }
             Role::Publisher(_) => self.forget_publisher(at),
         }
         if !label.is_empty() {
@@ -905,6 +928,7 @@ impl Core {
             Role::Publisher(_) => self.forget_publisher(at),
             Role::Probe { session, .. } => self.shard.probe_ended(session, at),
             Role::Http(http) => self.forget_http(at, &http),
+            Role::TurnedAway => unreachable!("it is read to its end already"),
             Role::Lingering { .. } | Role::Dead => {}
         }
         let conn = &mut self.conns[at.slot];
@@ -914,6 +938,11 @@ impl Core {
             // The peer is gone already.
             return self.finish(at, "");
         }
+        self.await_end(at);
+    }
+
+    /// Reads what the peer still sends until it ends, or its time is up.
+    pub(super) fn await_end(&mut self, at: SlotRef) {
         self.set_timer(at, LINGER_MS_MAX);
         self.queue(at);
     }
@@ -1035,7 +1064,7 @@ impl Core {
                 },
                 Role::Probe { .. } => self.close_probe(at, GOING_AWAY),
                 Role::Publisher(_) => self.finish(at, GOING_AWAY.label),
-                Role::Closing { .. } | Role::Lingering { .. } | Role::Dead => {}
+                Role::Closing { .. } | Role::Lingering { .. } | Role::TurnedAway | Role::Dead => {}
             }
         }
     }

@@ -7,11 +7,12 @@
 use super::conn::{Conn, Role};
 use super::core::Core;
 use super::{Endpoint, conn, sys};
-use crate::base::counters;
+use crate::base::counters::{self, limits};
 use crate::base::ids::{CoreId, SlotRef, SocketId};
 use crate::proto::engineio::{self, Refusal};
 use crate::proto::http::{self, Body, BodyError, BodyLength, BodyStep, Connection, Head, HeadStep, Response};
 use crate::proto::ws;
+use crate::session::admission::Place;
 use crate::shard::{Handshake, Posted};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
@@ -22,12 +23,12 @@ use std::time::SystemTime;
 const PACKETS_PER_TURN: usize = 16;
 /// Beyond this, responses that were not read hold up further requests of the connection.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// What the reference server calls its payloads: browsers must not offer them for download.
 const PAYLOAD: &str = "text/plain; charset=UTF-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html";
-const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
+pub(super) const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
 
 /// A connection that speaks HTTP.
 #[derive(Debug, Default)]
@@ -78,11 +79,11 @@ struct Waiting {
 
 /// How a response is given, whatever it says.
 #[derive(Debug)]
-struct Manner {
+pub(super) struct Manner {
     /// Header lines that let pages of other origins read it.
-    cors: Box<str>,
-    connection: Connection,
-    head_only: bool,
+    pub(super) cors: Box<str>,
+    pub(super) connection: Connection,
+    pub(super) head_only: bool,
     /// The client wants a WebSocket.
     is_upgrade: bool,
 }
@@ -147,6 +148,7 @@ pub struct HandOver {
     http: Box<Http>,
     rest: Option<Box<conn::Inbox>>,
     stamped: bool,
+    place: Option<Box<Place>>,
 }
 
 impl Wish {
@@ -344,7 +346,7 @@ impl Core {
             Wish::Open(Box::new(Opening { endpoint, query: head.query.into(), ip, upgrade }))
         };
         if !self.options.endpoints[endpoint].kind.is_engine_io() {
-            return http::websocket_upgrade(head).map(|upgrade| opening(Some(upgrade)));
+            return self.upgrade(head).map(|upgrade| opening(Some(upgrade)));
         }
         if head.method == "OPTIONS" && !is_upgrade && self.options.cors.is_enabled() {
             let requested = head.header("access-control-request-headers");
@@ -361,7 +363,7 @@ impl Core {
             let Some(sid) = SocketId::parse(&sid) else { return Ok(Wish::Refused(Refusal::UnknownSid)) };
             let what = match (head.method, over_websocket, is_upgrade) {
                 _ if parameter("EIO").as_deref() != Some("4") => What::Nothing,
-                (_, true, true) => What::TakeOver(http::websocket_upgrade(head)?),
+                (_, true, true) => What::TakeOver(self.upgrade(head)?),
                 ("GET", false, false) => What::Poll,
                 ("POST", false, false) => {
                     What::Post { is_binary: head.header("content-type") == Some(b"application/octet-stream") }
@@ -377,10 +379,17 @@ impl Core {
         } else if parameter("EIO").as_deref() != Some("4") {
             Wish::Refused(Refusal::UnsupportedProtocolVersion)
         } else if is_upgrade {
-            opening(Some(http::websocket_upgrade(head)?))
+            opening(Some(self.upgrade(head)?))
         } else {
             opening(None)
         })
+    }
+
+    /// The client's wish to speak WebSocket, if it may have one.
+    fn upgrade(&self, head: &Head<'_, '_>) -> Result<http::Upgrade, http::HeadError> {
+        let upgrade = http::websocket_upgrade(head)?;
+        let is_allowed = self.options.cors.allows_websocket(head.values("origin"), head.header("host"));
+        if is_allowed { Ok(upgrade) } else { Err(http::HeadError::Origin) }
     }
 
     /// A request is whole: it is served when the reads of this turn are done.
@@ -555,6 +564,10 @@ impl Core {
     fn open(&mut self, at: SlotRef, opening: Opening, manner: Manner) {
         let Opening { endpoint, query, ip, upgrade } = opening;
         let Endpoint { kind, message_bytes_max, .. } = self.options.endpoints[endpoint];
+        let place = match self.admit_session(at, ip) {
+            Ok(place) => place,
+            Err(denied) => return self.deny(at, denied, &manner),
+        };
         if let Some(upgrade) = &upgrade
             && !self.write_upgrade(at, upgrade)
         {
@@ -562,6 +575,7 @@ impl Core {
         }
         let handshake = Handshake { kind, polls: upgrade.is_none(), query: &query, ip, message_bytes_max };
         let session = self.shard.open(at, handshake, self.now);
+        self.shard.hold(session, place);
         if upgrade.is_some() {
             self.become_websocket(at, Role::WebSocket { session, decoder: ws::Decoder::new(), message_bytes_max });
             // A raw session's first joins come before its first message.
@@ -691,18 +705,18 @@ impl Core {
         let Role::Http(http) = &mut conn.role else { unreachable!("it speaks HTTP") };
         let label = match http.phase {
             Phase::Head if conn.inbox.is_none() => {
-                self.shard.counters.count(counters::HTTP_REFUSED, "handshake_timeout");
+                self.shard.counters.count(counters::HTTP_REFUSED, limits::HANDSHAKE_TIMEOUT);
                 let label = if http.served { "" } else { "handshake timeout" };
                 return self.finish(at, label);
             }
-            Phase::Head => "handshake_timeout",
+            Phase::Head => limits::HANDSHAKE_TIMEOUT,
             Phase::Body => {
                 let session = http.posts_to();
                 http.request = None;
                 if let Some(session) = session {
                     self.shard.post_aborted(session, at);
                 }
-                "body_timeout"
+                limits::BODY_TIMEOUT
             }
             Phase::Idle | Phase::Serving => return self.finish(at, ""),
         };
@@ -802,7 +816,7 @@ impl Core {
     }
 
     /// Gives a response, behind the poll that waits if there is one.
-    fn answer(&mut self, at: SlotRef, response: &Response<'_>) {
+    pub(super) fn answer(&mut self, at: SlotRef, response: &Response<'_>) {
         let ends = response.connection == Connection::Close || self.drain.is_some();
         self.look_at_the_date();
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
@@ -817,7 +831,7 @@ impl Core {
     }
 
     /// Brings the time for responses up to date.
-    fn look_at_the_date(&mut self) {
+    pub(super) fn look_at_the_date(&mut self) {
         let now = SystemTime::now();
         let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if self.date.0 != second {
@@ -887,8 +901,8 @@ impl Core {
             unreachable!("it speaks HTTP")
         };
         http.request = Some(Box::new(request));
-        let (rest, stamped) = (conn.inbox.take(), conn.stamped);
-        self.handovers.send(home, HandOver { stream, http, rest, stamped });
+        let (rest, stamped, place) = (conn.inbox.take(), conn.stamped, conn.place.take());
+        self.handovers.send(home, HandOver { stream, http, rest, stamped, place });
         self.shard.counters.connections -= 1;
         self.shard.counters.handed_over += 1;
         self.let_go(at);
@@ -897,14 +911,14 @@ impl Core {
     /// Takes in the connections that other cores have sent. True if there were any.
     pub(super) fn take_in(&mut self) -> bool {
         let mut any = false;
-        while let Some((_, HandOver { stream, http, rest, stamped })) = self.handovers.receive() {
+        while let Some((_, HandOver { stream, http, rest, stamped, place })) = self.handovers.receive() {
             any = true;
             let mut conn = Conn::new(stream, Role::Http(http));
             conn.inbox = rest;
             conn.stamped = stamped;
+            conn.place = place;
             let at = self.conns.insert(conn);
-            self.ring.poll_read(&self.conns[at.slot].stream, at);
-            self.conns[at.slot].polls_read = true;
+            self.watch_new(at);
             self.shard.counters.connections += 1;
             self.requests.push_back(at);
         }

@@ -1,5 +1,6 @@
 //! The data plane: one loop per core that moves bytes between sockets and the shard. Does not know rooms or rules.
 
+mod admit;
 mod client;
 mod conn;
 mod core;

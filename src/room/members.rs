@@ -122,6 +122,12 @@ impl LocalRooms {
         self.groups[group].attached.is_some()
     }
 
+    /// True if the socket is a member of the group.
+    #[must_use]
+    pub fn is_member(&self, socket: u32, group: u32) -> bool {
+        self.of_socket.get(socket as usize).is_some_and(|memberships| memberships.iter().any(|m| m.group == group))
+    }
+
     /// Makes the socket a member, giving one hold back; false if it was one already.
     ///
     /// # Panics

@@ -1,4 +1,6 @@
-//! Rooms: the owner's side (order, attached cores) and the member core's side (who is in). Speaks no protocol.
+//! Rooms: the owner's side (order, attached cores, what the room keeps) and the member core's side (who is in).
+//! Speaks no protocol.
 
 pub mod members;
 pub mod owner;
+pub mod snapshot;

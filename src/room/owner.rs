@@ -1,12 +1,17 @@
-//! The owner's side of rooms: each room's order and the cores that have members. Does not know who the members are.
+//! The owner's side of rooms: each room's order, the cores that have members, and what the room keeps. Does not know
+//! who the members are.
 
+use super::snapshot::{Evicted, Snapshot};
+use crate::base::class::SnapshotOptions;
 use crate::base::clock::Millis;
+use crate::base::event::Encodable;
 use crate::base::frame::Encoding;
 use crate::base::ids::{CoreId, Epoch, Offset, RoomKey, SlotRef};
 use crate::base::slab::Slab;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// How long orders outlive their rooms.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +20,8 @@ pub struct Options {
     pub idle_ms: u64,
     /// Rooms without members that are remembered at most; beyond, the longest idle one is forgotten.
     pub idle_max: usize,
+    /// Bytes that all rooms keep at most; beyond, the room whose last event is oldest forgets all it kept.
+    pub snapshots_bytes_max: usize,
 }
 
 /// A group of members on one core: where one encoding of the room's events goes.
@@ -31,7 +38,7 @@ pub struct Attachment {
 /// Those of a server whose operator has set nothing.
 impl Default for Options {
     fn default() -> Options {
-        Options { idle_ms: 60_000, idle_max: 100_000 }
+        Options { idle_ms: 60_000, idle_max: 100_000, snapshots_bytes_max: 256 << 20 }
     }
 }
 
@@ -44,6 +51,22 @@ pub struct OwnedRooms {
     /// Rooms that were without members when queued, longest ago first. A room stands here at most once.
     idle: VecDeque<(SlotRef, Millis)>,
     next_epoch: u64,
+    /// Rooms that keep something, by when they took their last event; the number counts those.
+    keeping: BTreeSet<(u64, u32)>,
+    kept_count: u64,
+    kept_events: usize,
+    kept_bytes: usize,
+}
+
+/// What came of keeping an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeepOutcome {
+    /// Events of the same room that had to go.
+    pub evicted: Evicted,
+    /// Events of other rooms that had to go, as all rooms together kept too much.
+    pub for_memory: u64,
+    /// When [`OwnedRooms::kept_due`] is to be called for the room, unless that is arranged already.
+    pub watch: Option<(SlotRef, Millis)>,
 }
 
 #[derive(Debug)]
@@ -56,6 +79,25 @@ struct OwnedRoom {
     used: Millis,
     /// True exactly while the room stands in `idle`.
     queued: bool,
+    /// Present exactly while the room keeps at least one event.
+    kept: Option<Box<KeptEvents>>,
+    /// True while somebody will call [`OwnedRooms::kept_due`].
+    watched: bool,
+}
+
+#[derive(Debug)]
+struct KeptEvents {
+    snapshot: Snapshot,
+    age_ms_max: Option<u64>,
+    /// The room's place in `keeping`.
+    count: u64,
+}
+
+impl OwnedRoom {
+    /// True if the room goes when it has been idle long enough.
+    fn may_go(&self) -> bool {
+        self.attachments.is_empty() && self.kept.is_none()
+    }
 }
 
 impl OwnedRooms {
@@ -68,6 +110,10 @@ impl OwnedRooms {
             index: HashTable::new(),
             idle: VecDeque::new(),
             next_epoch: first_epoch,
+            keeping: BTreeSet::new(),
+            kept_count: 0,
+            kept_events: 0,
+            kept_bytes: 0,
         }
     }
 
@@ -122,6 +168,62 @@ impl OwnedRooms {
         (room.last, &room.attachments)
     }
 
+    /// Keeps an event that has just been appended, and has a key.
+    ///
+    /// # Panics
+    /// If the room is not known, or the event has no key.
+    pub fn keep(
+        &mut self,
+        key: &RoomKey,
+        event: Arc<Encodable>,
+        options: &SnapshotOptions,
+        now: Millis,
+    ) -> KeepOutcome {
+        let slot = self.find(key).expect("an event was appended to the room");
+        let count = self.kept_count;
+        self.kept_count += 1;
+        let room = &mut self.rooms[slot];
+        let kept = room.kept.get_or_insert_with(|| {
+            Box::new(KeptEvents { snapshot: Snapshot::default(), age_ms_max: options.age_ms_max, count })
+        });
+        let before = (kept.snapshot.len(), kept.snapshot.bytes());
+        let evicted = kept.snapshot.keep(room.last, event, now, options);
+        self.kept_events = self.kept_events + kept.snapshot.len() - before.0;
+        self.kept_bytes = self.kept_bytes + kept.snapshot.bytes() - before.1;
+        self.keeping.remove(&(std::mem::replace(&mut kept.count, count), slot));
+        self.keeping.insert((count, slot));
+        if kept.snapshot.is_empty() {
+            self.drop_kept(slot, now);
+        }
+        let mut for_memory = 0;
+        while self.kept_bytes > self.options.snapshots_bytes_max {
+            let &(_, oldest) = self.keeping.first().expect("somebody keeps the bytes");
+            for_memory += self.drop_kept(oldest, now);
+        }
+        KeepOutcome { evicted, for_memory, watch: self.watch(slot) }
+    }
+
+    /// Forgets what the room has kept for too long. Returns how many events that were, and when to look again.
+    pub fn kept_due(&mut self, at: SlotRef, now: Millis) -> (u64, Option<Millis>) {
+        let Some(room) = self.rooms.get_mut(at) else { return (0, None) };
+        room.watched = false;
+        let expired = self.expire_kept(at.slot, now);
+        (expired, self.watch(at.slot).map(|(_, due)| due))
+    }
+
+    /// What the room keeps; nothing of it is too old.
+    pub fn snapshot(&mut self, key: &RoomKey, now: Millis) -> Option<&mut Snapshot> {
+        let slot = self.find(key)?;
+        self.expire_kept(slot, now);
+        self.rooms[slot].kept.as_mut().map(|kept| &mut kept.snapshot)
+    }
+
+    /// Events that all rooms keep, and their bytes.
+    #[must_use]
+    pub fn kept(&self) -> (usize, usize) {
+        (self.kept_events, self.kept_bytes)
+    }
+
     /// The groups of all rooms.
     pub fn all_attachments(&self) -> impl Iterator<Item = Attachment> {
         self.rooms.iter().flat_map(|(_, room)| room.attachments.iter().copied())
@@ -136,7 +238,7 @@ impl OwnedRooms {
             self.idle.pop_front();
             let room = &mut self.rooms[at.slot];
             room.queued = false;
-            if !room.attachments.is_empty() {
+            if !room.may_go() {
                 continue;
             }
             let used = room.used;
@@ -156,9 +258,20 @@ impl OwnedRooms {
         assert_eq!(self.index.len(), self.rooms.len());
         for (at, room) in self.rooms.iter() {
             assert_eq!(self.find(&room.key), Some(at.slot));
-            assert!(room.queued || !room.attachments.is_empty(), "{:?} would never be forgotten", room.key);
+            assert!(room.queued || !room.may_go(), "{:?} would never be forgotten", room.key);
+            if let Some(KeptEvents { snapshot, age_ms_max, count }) = room.kept.as_deref() {
+                snapshot.check();
+                assert!(!snapshot.is_empty() && self.keeping.contains(&(*count, at.slot)), "{:?}", room.key);
+                assert!(room.watched || age_ms_max.is_none(), "{:?} would keep its events for ever", room.key);
+            }
         }
         assert_eq!(self.idle.len(), self.rooms.iter().filter(|(_, room)| room.queued).count());
+        let kept = self.rooms.iter().filter_map(|(_, room)| room.kept.as_ref());
+        let (mut rooms, mut events, mut bytes) = (0, 0, 0);
+        for KeptEvents { snapshot, .. } in kept.map(Box::as_ref) {
+            (rooms, events, bytes) = (rooms + 1, events + snapshot.len(), bytes + snapshot.bytes());
+        }
+        assert_eq!((rooms, events, bytes), (self.keeping.len(), self.kept_events, self.kept_bytes));
     }
 
     fn find(&self, key: &RoomKey) -> Option<u32> {
@@ -178,6 +291,8 @@ impl OwnedRooms {
             attachments: SmallVec::new(),
             used: now,
             queued: false,
+            kept: None,
+            watched: false,
         };
         let slot = self.rooms.insert(room).slot;
         let rooms = &self.rooms;
@@ -196,16 +311,51 @@ impl OwnedRooms {
             let (oldest, _) = self.idle.pop_front().expect("longer than the bound");
             let room = &mut self.rooms[oldest.slot];
             room.queued = false;
-            if room.attachments.is_empty() {
+            if room.may_go() {
                 assert_ne!(oldest.slot, slot, "the newest is last");
                 self.forget(oldest);
             }
         }
     }
 
+    /// Has somebody look at the room when its oldest event is too old.
+    fn watch(&mut self, slot: u32) -> Option<(SlotRef, Millis)> {
+        let at = self.rooms.at(slot).expect("the room exists");
+        let room = &mut self.rooms[slot];
+        let KeptEvents { snapshot, age_ms_max, .. } = room.kept.as_deref()?;
+        let due = snapshot.oldest()?.after((*age_ms_max)?);
+        (!std::mem::replace(&mut room.watched, true)).then_some((at, due))
+    }
+
+    fn expire_kept(&mut self, slot: u32, now: Millis) -> u64 {
+        let Some(kept) = &mut self.rooms[slot].kept else { return 0 };
+        let Some(age_ms_max) = kept.age_ms_max else { return 0 };
+        let before = kept.snapshot.bytes();
+        let expired = kept.snapshot.expire(now, age_ms_max);
+        self.kept_events -= expired as usize;
+        self.kept_bytes -= before - kept.snapshot.bytes();
+        if kept.snapshot.is_empty() {
+            self.drop_kept(slot, now);
+        }
+        expired
+    }
+
+    /// The room keeps nothing any more; returns how many events it kept.
+    fn drop_kept(&mut self, slot: u32, now: Millis) -> u64 {
+        let room = &mut self.rooms[slot];
+        let kept = room.kept.take().expect("the caller has seen it");
+        self.keeping.remove(&(kept.count, slot));
+        self.kept_events -= kept.snapshot.len();
+        self.kept_bytes -= kept.snapshot.bytes();
+        if room.attachments.is_empty() {
+            self.queue_idle(slot, now);
+        }
+        kept.snapshot.len() as u64
+    }
+
     fn forget(&mut self, at: SlotRef) {
         let room = self.rooms.remove(at).expect("the room exists");
-        assert!(room.attachments.is_empty() && !room.queued);
+        assert!(room.may_go() && !room.queued);
         match self.index.find_entry(room.key.hash, |&slot| slot == at.slot) {
             Ok(entry) => drop(entry.remove()),
             Err(_) => unreachable!("every room is indexed"),
@@ -227,7 +377,7 @@ mod tests {
     fn offsets_count_from_one_and_survive_until_the_room_is_idle() {
         let topology = Topology::new(1, 1);
         let key = topology.key(NamespaceId(0), RoomName::new("a", 9).unwrap());
-        let mut rooms = OwnedRooms::new(Options { idle_ms: 100, idle_max: 10 }, 7);
+        let mut rooms = OwnedRooms::new(Options { idle_ms: 100, idle_max: 10, ..Options::default() }, 7);
         assert_eq!(rooms.append(&key, Millis(0)).0, Offset(1));
         assert_eq!(rooms.attach(&key, attachment(0, 1), Millis(10)), (Offset(1), Epoch(7)));
         let (offset, groups) = rooms.append(&key, Millis(20));
@@ -251,7 +401,7 @@ mod tests {
     #[test]
     fn idle_rooms_are_bounded_and_the_longest_idle_goes_first() {
         let topology = Topology::new(1, 1);
-        let mut rooms = OwnedRooms::new(Options { idle_ms: 1_000, idle_max: 3 }, 0);
+        let mut rooms = OwnedRooms::new(Options { idle_ms: 1_000, idle_max: 3, ..Options::default() }, 0);
         let keys: Vec<_> =
             (0..5).map(|n| topology.key(NamespaceId(0), RoomName::new(&n.to_string(), 9).unwrap())).collect();
         for key in &keys {
@@ -261,5 +411,42 @@ mod tests {
         assert_eq!(rooms.len(), 3);
         assert_eq!(rooms.append(&keys[4], Millis(1)).0, Offset(2));
         assert_eq!(rooms.append(&keys[0], Millis(1)).0, Offset(1));
+    }
+
+    #[test]
+    fn a_room_that_keeps_something_is_not_idle_until_that_is_too_old() {
+        use crate::base::event::Event;
+        let topology = Topology::new(1, 1);
+        let keys: Vec<_> =
+            (0..3).map(|n| topology.key(NamespaceId(0), RoomName::new(&n.to_string(), 9).unwrap())).collect();
+        let event = |key: &str| {
+            let event = Event::new(NamespaceId(0), "\"e\"", "1", 1);
+            Arc::new(Encodable::new(event, Some(key.into()), None))
+        };
+        let aged = SnapshotOptions { age_ms_max: Some(1_000), ..SnapshotOptions::default() };
+        let mut rooms = OwnedRooms::new(Options { idle_ms: 100, idle_max: 10, snapshots_bytes_max: 10 }, 0);
+        rooms.append(&keys[0], Millis(0));
+        let outcome = rooms.keep(&keys[0], event("a"), &aged, Millis(0));
+        let Some((at, due)) = outcome.watch else { panic!("{outcome:?}") };
+        assert_eq!(due, Millis(1_000));
+        rooms.append(&keys[0], Millis(500));
+        assert_eq!(rooms.keep(&keys[0], event("b"), &aged, Millis(500)), KeepOutcome::default(), "watched already");
+        assert_eq!((rooms.expire(Millis(900)), rooms.len(), rooms.kept()), (None, 1, (2, 10)));
+        rooms.check();
+        assert_eq!(rooms.kept_due(at, Millis(1_000)), (1, Some(Millis(1_500))));
+        assert_eq!(rooms.snapshot(&keys[0], Millis(1_499)).map(|snapshot| snapshot.len()), Some(1));
+        assert!(rooms.snapshot(&keys[0], Millis(1_500)).is_none());
+        rooms.check();
+        assert_eq!(rooms.kept_due(at, Millis(1_500)), (0, None));
+        assert_eq!((rooms.expire(Millis(1_600)), rooms.len()), (None, 0));
+        // Together they keep ten bytes: the room that has heard nothing for longest gives way.
+        let for_ever = SnapshotOptions::default();
+        for (key, for_memory) in [(&keys[1], 0), (&keys[2], 0), (&keys[1], 0), (&keys[0], 1)] {
+            rooms.append(key, Millis(2_000));
+            assert_eq!(rooms.keep(key, event("a"), &for_ever, Millis(2_000)).for_memory, for_memory);
+            rooms.check();
+        }
+        assert!(rooms.snapshot(&keys[2], Millis(2_000)).is_none());
+        assert_eq!(rooms.kept(), (2, 10));
     }
 }

@@ -10,6 +10,7 @@ use crate::net::wake::Bells;
 use crate::net::{self, executor, listener};
 use crate::ops::admin::{self, Facts};
 use crate::ops::metrics::{CoreMetrics, Exporter};
+use crate::session::admission::Admission;
 use crate::shard::Shard;
 use crate::{mesh, shard};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -66,6 +67,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         drain: net::DrainProgress::new(cores),
         horizons: net::Horizons::new(cores),
         polling: AtomicUsize::new(0),
+        admission: Admission::new(config.admission_options()),
     });
     let config = Arc::new(config);
     let topology = Topology::new(cores, u128::from_ne_bytes(random()?));
@@ -160,7 +162,8 @@ fn start_core(
 ) -> Result<(net::Core, executor::Sleep), String> {
     let namespaces = config.namespaces().map_err(|error| error.to_string())?;
     let now = Millis((net::sys::monotonic() - shared.origin).as_millis() as u64);
-    let shard = Shard::new(port, topology, namespaces, config.shard_options(), seed, now, first_epoch);
+    let options = config.shard_options(topology.cores());
+    let shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
     let mut metrics = CoreMetrics::new(index);
     let setup = net::Setup {
         options: config.net_options(),

@@ -1,6 +1,7 @@
 //! The protocol state of clients: sessions, their sockets, what waits for them, and the rules that decide what they may
 //! do. Does not know rooms' members, other cores or real sockets.
 
+pub mod admission;
 pub mod namespace;
 pub mod outbox;
 pub mod rules;
@@ -8,9 +9,11 @@ pub mod rules;
 use crate::base::clock::Millis;
 use crate::base::frame::Encoding;
 use crate::base::ids::{NamespaceId, NamespaceRef, SlotRef, SocketId};
+use crate::base::rate::Rate;
 use crate::base::wheel::TimerId;
 use crate::proto::raw::Shape;
 use crate::proto::socketio::Reassembler;
+use admission::Place;
 use rules::State;
 use smallvec::SmallVec;
 use std::net::Ipv6Addr;
@@ -45,6 +48,8 @@ pub struct LimitOptions {
     pub room_name_bytes_max: usize,
     /// What may wait for one connection before it counts as a slow consumer.
     pub outbox_bytes_max: u32,
+    /// Events that one socket may send.
+    pub events_per_socket: Option<Rate>,
 }
 
 /// Those of a server whose operator has set nothing.
@@ -70,6 +75,7 @@ impl Default for LimitOptions {
             rooms_per_socket_max: 128,
             room_name_bytes_max: 200,
             outbox_bytes_max: 1 << 20,
+            events_per_socket: None,
         }
     }
 }
@@ -155,6 +161,8 @@ pub struct Session {
     pub busy: Option<SlotRef>,
     /// True from the moment the transport was told to close: nothing that the client says counts any more.
     pub closing: bool,
+    /// Held until then by a client behind a proxy, whose connections are not counted themselves.
+    pub place: Option<Box<Place>>,
 }
 
 impl Session {

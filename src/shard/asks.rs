@@ -375,7 +375,7 @@ mod tests {
                     outbox_bytes_max: 1000,
                     ..LimitOptions::default()
                 },
-                rooms: owner::Options { idle_ms: 1000, idle_max: 1000 },
+                rooms: owner::Options { idle_ms: 1000, idle_max: 1000, ..owner::Options::default() },
                 ..shard::Options::default()
             };
             let namespaces = vec![Namespace { name: "/".into(), rules, classes: Classes::default() }];

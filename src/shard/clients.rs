@@ -1,21 +1,23 @@
 //! What clients say, and what the rules make of it. One message of a session at a time: the next one waits until the
 //! joins of this one are done, so that a client's messages take effect in their order whatever cores they concern.
 
-use super::joins::Then;
-use super::{CLIENT_LEFT, Closing, Flow, PROTOCOL_ERROR, REFUSED, Shard, UNSUPPORTED, name_of};
+use super::joins::{Answer, LateAnswer, Then, Wants};
+use super::{CLIENT_LEFT, Closing, Flow, Line, PROTOCOL_ERROR, REFUSED, Shard, UNSUPPORTED, name_of};
 use crate::base::clock::Millis;
-use crate::base::counters;
+use crate::base::counters::{self, limits};
 use crate::base::event::Event;
 use crate::base::frame::Frame;
 use crate::base::ids::{NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
+use crate::base::rate::Rate;
 use crate::proto::engineio::{self, PacketType};
 use crate::proto::raw::{self, Shape};
 use crate::proto::socketio::{self, Incoming, PacketKind};
-use crate::proto::{http, json, ws};
+use crate::proto::{http, json, line, ws};
 use crate::session::namespace::NamespaceName;
-use crate::session::rules::{Facts, Outcome, Refusal, RoomStep, UnknownEvents};
+use crate::session::rules::{Args, Emit, Facts, Outcome, Refusal, Reply, RoomStep, UnknownEvents, put_snapshots};
 use crate::session::{Kind, Notes, Socket};
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// An event that a client sent.
 #[derive(Clone, Copy)]
@@ -24,6 +26,16 @@ struct ClientEvent<'a> {
     args: &'a [&'a str],
     ack_id: Option<u64>,
     attachments: &'a [Box<[u8]>],
+}
+
+/// What is left to be done for an outcome whose state and leaves have taken effect.
+struct Settled {
+    /// Rooms to join.
+    keys: Vec<RoomKey>,
+    /// Snapshots to be told of.
+    wants: Wants,
+    /// Events for rooms.
+    emits: Vec<Line>,
 }
 
 impl Shard {
@@ -124,37 +136,39 @@ impl Shard {
             joining: 0,
             notes,
         });
+        self.rates.socket_begins(socket, self.now);
         self.sessions[at.slot].sockets.push((namespace.id, socket));
         let outcome = self.judge(socket, None, |rules, facts| rules.on_connect(facts));
         let settled = outcome.and_then(|outcome| {
-            let keys = self.settle(socket, &outcome)?;
-            Ok((outcome, keys))
+            let settled = self.settle(socket, &outcome, &[])?;
+            Ok((outcome, settled))
         });
         match settled {
-            Ok((outcome, mut keys)) => {
+            Ok((outcome, Settled { mut keys, wants, emits })) => {
                 // As in the Node server, a client that every namespace refuses is closed when its time is up.
                 let session = &mut self.sessions[at.slot];
                 if std::mem::replace(&mut session.connect_by, Millis::NEVER) != Millis::NEVER {
                     self.arm(at);
                 }
                 keys.insert(0, self.topology.key(namespace, RoomName::whole_namespace()));
-                let mut frames: SmallVec<[Frame; 2]> = SmallVec::new();
+                let mut answer = Answer { emits, ..Answer::default() };
                 if self.sessions[at.slot].kind == Kind::SocketIo {
                     let sid = self.sockets[socket.slot].sid.to_string();
                     self.scratch.clear();
                     socketio::connect(&mut self.scratch, name_of(&self.namespaces, namespace), &sid);
-                    frames.push(Frame::new(&self.scratch));
+                    answer.frames.push(Frame::new(&self.scratch));
                 }
-                self.answers(at, socket, &outcome, None, &[], &mut frames);
-                if !self.join(socket, &keys, Then::Connected(frames)) {
+                let disconnect = outcome.disconnect;
+                self.answers(at, socket, outcome, None, &[], &mut answer);
+                if !self.join(socket, &keys, wants, Then::Connected(answer)) {
                     self.sessions[at.slot].busy = Some(socket);
                 }
-                if outcome.disconnect {
+                if disconnect {
                     self.disconnect(socket, false);
                 }
             }
             Err(refusal) => {
-                self.count_refusal("connect");
+                self.count_refusal(refusal.limit.unwrap_or("connect"));
                 self.refuse_connection(at, socket, &refusal);
             }
         }
@@ -236,9 +250,13 @@ impl Shard {
         };
         let present = sockets.iter().map(|(_, socket)| *socket).find(is_named);
         match (packet.kind, present) {
+            (PacketKind::Connect, None) if !self.may_connect(at) => {
+                self.count_refusal(limits::CONNECTS);
+                self.connect_error(at, &packet.namespace, "Too many attempts to connect");
+            }
             (PacketKind::Connect, None) => match self.namespace(&packet.namespace) {
-                Some(_) if sockets.len() >= self.options.limits.namespaces_per_session_max => {
-                    self.count_refusal("too_many_namespaces");
+                Some(_) if self.sessions[at.slot].sockets.len() >= self.options.limits.namespaces_per_session_max => {
+                    self.count_refusal(limits::NAMESPACES);
                     self.connect_error(at, &packet.namespace, "Too many namespaces");
                 }
                 Some(namespace) => {
@@ -287,6 +305,9 @@ impl Shard {
             }
             // The connection goes on: the next object may be a good one.
             Err(error) => {
+                if !self.may_say(socket) {
+                    return self.refuse_one_too_many(at, socket, None);
+                }
                 self.counters.count(counters::CLIENT_ERRORS, error.label());
                 self.refuse(at, socket, None, &Refusal::new(error.to_string()));
             }
@@ -295,6 +316,9 @@ impl Shard {
 
     /// Does what the rules say about a client's event.
     fn event(&mut self, at: SlotRef, socket: SlotRef, event: ClientEvent<'_>) {
+        if !self.may_say(socket) {
+            return self.refuse_one_too_many(at, socket, Some(event));
+        }
         let rules = &self.namespaces[usize::from(self.sockets[socket.slot].namespace.0)].rules;
         let is_known = rules.is_known(event.name);
         if !is_known && rules.unknown_events() == UnknownEvents::Ignore {
@@ -302,22 +326,23 @@ impl Shard {
         }
         let outcome = self.judge(socket, Some(event), |rules, facts| rules.on_event(event.name, facts));
         let settled = outcome.and_then(|outcome| {
-            let keys = self.settle(socket, &outcome)?;
-            Ok((outcome, keys))
+            let settled = self.settle(socket, &outcome, event.attachments)?;
+            Ok((outcome, settled))
         });
         match settled {
-            Ok((outcome, keys)) => {
-                let mut frames: SmallVec<[Frame; 2]> = SmallVec::new();
-                self.answers(at, socket, &outcome, event.ack_id, event.attachments, &mut frames);
-                if !self.join(socket, &keys, Then::Answer(frames)) {
+            Ok((outcome, Settled { keys, wants, emits })) => {
+                let mut answer = Answer { emits, ..Answer::default() };
+                let disconnect = outcome.disconnect;
+                self.answers(at, socket, outcome, event.ack_id, event.attachments, &mut answer);
+                if !self.join(socket, &keys, wants, Then::Answer(answer)) {
                     self.sessions[at.slot].busy = Some(socket);
                 }
-                if outcome.disconnect {
+                if disconnect {
                     self.disconnect(socket, false);
                 }
             }
             Err(refusal) => {
-                self.count_refusal(if is_known { "event" } else { "unknown_event" });
+                self.count_refusal(refusal.limit.unwrap_or(if is_known { "event" } else { "unknown_event" }));
                 self.refuse(at, socket, Some(event), &refusal);
             }
         }
@@ -361,14 +386,14 @@ impl Shard {
     }
 
     /// Checks an outcome's rooms against the bounds, then applies what takes effect at once: state and leaves. Returns
-    /// the rooms to join.
-    fn settle(&mut self, socket: SlotRef, outcome: &Outcome) -> Result<Vec<RoomKey>, Refusal> {
+    /// what takes longer. Events for rooms carry those of `attachments` that they name.
+    fn settle(&mut self, socket: SlotRef, outcome: &Outcome, attachments: &[Box<[u8]>]) -> Result<Settled, Refusal> {
         let namespace = self.sockets[socket.slot].namespace_ref();
         let mut keys: Vec<RoomKey> = Vec::new();
         for step in &outcome.rooms {
             match step {
                 RoomStep::Join(name) => {
-                    let name = self.room_name(name).map_err(Refusal::new)?;
+                    let name = self.room_name(name).map_err(|error| Refusal::by(limits::ROOM_NAME, error))?;
                     let key = self.topology.key(namespace, name);
                     if !keys.contains(&key) {
                         keys.push(key);
@@ -385,33 +410,114 @@ impl Shard {
         let after = stay.filter(|key| !keys.contains(key)).count() + keys.len();
         let max = self.options.limits.rooms_per_socket_max;
         if after > max {
-            return Err(Refusal::new(format!("this would make {after} rooms; a socket can be in {max}")));
+            let reason = format!("this would make {after} rooms; a socket can be in {max}");
+            return Err(Refusal::by(limits::ROOMS_PER_SOCKET, reason));
         }
+        let wants = self.wants(socket, outcome, &keys)?;
+        let emits = outcome.emits.iter().map(|emit| self.emit_line(socket, emit, attachments));
+        let emits = emits.collect::<Result<Vec<Line>, Refusal>>()?;
+        self.counters.client_emits += emits.len() as u64;
         self.leave(socket, ends);
         if let Some(state) = &outcome.state {
             self.sockets[socket.slot].notes.get_or_insert_default().state = state.clone();
         }
-        Ok(keys)
+        Ok(Settled { keys, wants, emits })
     }
 
-    /// Encodes an outcome's replies and acknowledgement. Those that carry what the client sent carry its attachments.
+    /// The snapshots that an outcome speaks of. A room that keeps nothing has an empty one.
+    fn wants(&self, socket: SlotRef, outcome: &Outcome, keys: &[RoomKey]) -> Result<Wants, Refusal> {
+        let namespace = self.sockets[socket.slot].namespace_ref();
+        let key = |name: &String| {
+            let name = self.room_name(name).map_err(Refusal::new)?;
+            Ok(self.topology.key(namespace, name))
+        };
+        let events = outcome.snapshots.iter().map(key).collect::<Result<SmallVec<[RoomKey; 1]>, Refusal>>()?;
+        let values = outcome.values.iter().map(key).collect::<Result<_, Refusal>>()?;
+        // A later rule may have taken the join back.
+        Ok(Wants { events: events.into_iter().filter(|room| keys.contains(room)).collect(), values })
+    }
+
+    /// An event that a rule sends for a client.
+    fn emit_line(&self, socket: SlotRef, emit: &Emit, attachments: &[Box<[u8]>]) -> Result<Line, Refusal> {
+        let Emit { rooms, event: Reply { name_json, args_json, arg_count }, key, to_self, volatile } = emit;
+        let socket = &self.sockets[socket.slot];
+        let mut names: SmallVec<[RoomName; 1]> = SmallVec::new();
+        for name in rooms.iter().flatten() {
+            let name = self.room_name(name).map_err(Refusal::new)?;
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if let Some(key) = key
+            && !(1..=line::KEY_BYTES_MAX).contains(&key.len())
+        {
+            let message = format!("the event's key has {} bytes; it needs 1 to {}", key.len(), line::KEY_BYTES_MAX);
+            return Err(Refusal::new(message));
+        }
+        let (args, carried) = socketio::collect_placeholders(args_json, attachments);
+        let mut event = Event::new(socket.namespace_ref(), name_json, &args, *arg_count);
+        event.attachments = carried.into_iter().map(Into::into).collect();
+        let itself = || RoomName::new(&socket.sid.to_string(), usize::MAX).expect("an id is a room's name");
+        let except = if *to_self { Vec::new() } else { vec![itself()] };
+        let key = key.as_deref().map(Into::into);
+        Ok(Line { event, rooms: names, except, key, volatile: *volatile, ask: None })
+    }
+
+    /// Encodes an outcome's replies and acknowledgement, or leaves it for later if a snapshot belongs into them. Those
+    /// that carry what the client sent carry its attachments.
     fn answers(
         &mut self,
         at: SlotRef,
         socket: SlotRef,
-        outcome: &Outcome,
+        outcome: Outcome,
         ack_id: Option<u64>,
+        attachments: &[Box<[u8]>],
+        answer: &mut Answer,
+    ) {
+        let Outcome { replies, ack, values, .. } = outcome;
+        let ack = ack_id.zip(ack);
+        if values.is_empty() {
+            return self.encode_answers(at, socket, &replies, ack.as_ref(), attachments, &mut answer.frames);
+        }
+        answer.late = Some(Box::new(LateAnswer { replies, ack, attachments: attachments.to_vec() }));
+    }
+
+    /// Encodes replies and acknowledgement with the values of snapshots in them.
+    pub(super) fn late_answers(
+        &mut self,
+        at: SlotRef,
+        socket: SlotRef,
+        late: LateAnswer,
+        values: &[Arc<str>],
+        frames: &mut SmallVec<[Frame; 2]>,
+    ) {
+        let LateAnswer { mut replies, mut ack, attachments } = late;
+        for reply in &mut replies {
+            reply.args_json = put_snapshots(&reply.args_json, values);
+        }
+        if let Some((_, args)) = &mut ack {
+            args.json = put_snapshots(&args.json, values);
+        }
+        self.encode_answers(at, socket, &replies, ack.as_ref(), &attachments, frames);
+    }
+
+    fn encode_answers(
+        &mut self,
+        at: SlotRef,
+        socket: SlotRef,
+        replies: &[Reply],
+        ack: Option<&(u64, Args)>,
         attachments: &[Box<[u8]>],
         frames: &mut SmallVec<[Frame; 2]>,
     ) {
-        for reply in &outcome.replies {
+        for reply in replies {
             frames.push(self.reply(at, socket, &reply.name_json, &reply.args_json, reply.arg_count, attachments));
         }
-        if let (Some(ack_id), Some(ack)) = (ack_id, &outcome.ack) {
-            let (args, carried) = socketio::collect_placeholders(&ack.json, attachments);
+        if let Some((ack_id, args)) = ack {
+            let (args, carried) = socketio::collect_placeholders(&args.json, attachments);
             self.scratch.clear();
             let name = name_of(&self.namespaces, self.sockets[socket.slot].namespace_ref());
-            socketio::ack(&mut self.scratch, name, ack_id, &args, &carried);
+            socketio::ack(&mut self.scratch, name, *ack_id, &args, &carried);
             frames.push(Frame::new(&self.scratch));
         }
     }
@@ -465,6 +571,13 @@ impl Shard {
             socketio::ack(&mut self.scratch, name, ack_id, &args, socketio::NO_ATTACHMENTS);
             self.push_scratch(at.slot);
         }
+    }
+
+    fn refuse_one_too_many(&mut self, at: SlotRef, socket: SlotRef, event: Option<ClientEvent<'_>>) {
+        self.count_refusal(limits::EVENTS_PER_SOCKET);
+        let per_s = self.options.limits.events_per_socket.map_or(0, Rate::per_s);
+        let reason = format!("this is one event too many; a socket may send {per_s} a second");
+        self.refuse(at, socket, event, &Refusal::new(reason));
     }
 
     fn connect_error(&mut self, at: SlotRef, namespace: &str, message: &str) {

@@ -1,14 +1,17 @@
 //! The way of an event: from a publisher's core to the owners, from there to member cores, into outboxes.
 
-use super::messages::{DeliverMany, Down, Manner, Operate, Operation, Part, Publish, ReceiptTo, Up};
-use super::{Action, AskOptions, NamedOperation, Namespace, SLOW_CONSUMER, Shard, name_of};
+use super::messages::{
+    DeliverMany, Down, Kept, KeptContent, Manner, Operate, Operation, Part, Publish, ReceiptTo, SnapshotAsk, Up,
+};
+use super::{Action, AskOptions, NamedOperation, Namespace, SLOW_CONSUMER, Shard, TimerKey, name_of};
 use crate::base::clock::Millis;
+use crate::base::counters;
 use crate::base::event::{Encodable, Event};
 use crate::base::frame::{Encoding, Frame};
 use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
 use crate::proto::{json, line, raw, socketio};
 use crate::room::members::{GroupRef, LocalRooms, Member};
-use crate::room::owner::Attachment;
+use crate::room::owner::{Attachment, KeepOutcome};
 use crate::session::outbox::{Offer, Outboxes, SharedFrame};
 use smallvec::SmallVec;
 use std::collections::HashSet;
@@ -131,6 +134,7 @@ impl Shard {
                 self.port.down.send(from, Down::Attached { group, offset, epoch });
                 self.watch_idle_rooms(now);
             }
+            Up::Snapshot(ask) => self.tell_snapshot(from, *ask, now),
             Up::Detach(GroupRef { key, encoding, group }) => {
                 self.owned.detach(&key, Attachment { group, core: from, encoding }, now);
                 self.watch_idle_rooms(now);
@@ -145,6 +149,9 @@ impl Shard {
                 let outbox_bytes_max = self.options.limits.outbox_bytes_max;
                 if !self.local.deliver(group, offset) {
                     return 0;
+                }
+                if self.joins.has_followers() {
+                    self.follow(group.slot, &frame, manner.as_deref(), |_| true);
                 }
                 let members = self.local.members(group);
                 let shared = self.outboxes.share(frame);
@@ -164,6 +171,14 @@ impl Shard {
             Down::Attached { group, offset, epoch } => {
                 self.attached(group, offset, epoch);
                 0
+            }
+            Down::Kept(kept) => {
+                let count = match &kept.content {
+                    KeptContent::Events(frames) => frames.len(),
+                    KeptContent::Values(_) => 0,
+                };
+                self.kept(*kept);
+                count
             }
             Down::Operate(operate) => self.apply(&operate),
             Down::Receipt { to, room, offset } => {
@@ -209,6 +224,7 @@ impl Shard {
             }
             self.counters.events_ordered += 1;
             self.receipt(receipt, *room, offset);
+            self.keep(key, &event, now);
             return;
         }
         self.order_many(&event, &rooms, manner.as_ref(), receipt, part, now);
@@ -216,7 +232,7 @@ impl Shard {
 
     fn order_many(
         &mut self,
-        event: &Encodable,
+        event: &Arc<Encodable>,
         rooms: &[(u32, RoomKey)],
         manner: Option<&Arc<Manner>>,
         receipt: Option<ReceiptTo>,
@@ -242,6 +258,7 @@ impl Shard {
             }
             self.counters.events_ordered += 1;
             self.receipt(receipt, *room, offset);
+            self.keep(key, event, now);
         }
         if part.is_none()
             && let Some(ask) = manner.and_then(|manner| manner.ask)
@@ -262,6 +279,57 @@ impl Shard {
             }
             self.port.down.send(CoreId::new(core), Down::DeliverMany(Box::new(many)));
         }
+    }
+
+    /// Keeps an event that was appended to the room, if the room keeps such.
+    fn keep(&mut self, room: &RoomKey, event: &Arc<Encodable>, now: Millis) {
+        if event.key.is_none() {
+            return;
+        }
+        let class = self.namespaces[usize::from(room.namespace.0)].classes.of(&room.name);
+        // A socket's own room ends with the socket, of which its order does not hear.
+        let Some(options) = &class.snapshot.filter(|_| SocketId::parse(room.name.as_str()).is_none()) else { return };
+        let event = match event.ack_id {
+            None => event.clone(),
+            // Nobody will wait for an acknowledgement by then.
+            Some(_) => Arc::new(Encodable::new(event.event.clone(), event.key.clone(), None)),
+        };
+        let KeepOutcome { evicted, for_memory, watch } = self.owned.keep(room, event, options, now);
+        for (reason, count) in [("keys", evicted.keys), ("bytes", evicted.bytes), ("memory", for_memory)] {
+            self.counters.count_many(counters::SNAPSHOT_EVICTIONS, reason, count);
+        }
+        if let Some((at, due)) = watch {
+            self.timers.arm(due, TimerKey::Kept(at));
+        }
+    }
+
+    /// What a room keeps is too old.
+    pub(super) fn kept_due(&mut self, at: SlotRef, now: Millis) {
+        let (expired, next) = self.owned.kept_due(at, now);
+        self.counters.count_many(counters::SNAPSHOT_EVICTIONS, "age", expired);
+        if let Some(due) = next {
+            self.timers.arm(due, TimerKey::Kept(at));
+        }
+        self.watch_idle_rooms(now);
+    }
+
+    /// Tells a member core what the room keeps.
+    fn tell_snapshot(&mut self, from: CoreId, ask: SnapshotAsk, now: Millis) {
+        let SnapshotAsk { room, encoding, to } = ask;
+        self.counters.snapshots += 1;
+        let snapshot = self.owned.snapshot(&room, now);
+        let content = match (encoding, snapshot) {
+            (Some(_), None) => KeptContent::Events(Vec::new()),
+            (Some(encoding), Some(snapshot)) => KeptContent::Events(
+                snapshot
+                    .events()
+                    .map(|e| frame(e, encoding, &self.namespaces, &mut self.scratch, &mut self.counters.encodes))
+                    .collect(),
+            ),
+            (None, None) => KeptContent::Values("[]".into()),
+            (None, Some(snapshot)) => KeptContent::Values(snapshot.values()),
+        };
+        self.port.down.send(from, Down::Kept(Box::new(Kept { to, content })));
     }
 
     /// Delivers to each socket once, at the first of the event's rooms that it is in.
@@ -295,6 +363,11 @@ impl Shard {
             members.retain(|m| seen.seen.insert(self.sockets.at(m.socket).expect("a member's socket exists")));
             let members = without(&members, &self.local, except, |slot| own_room(&self.sockets[slot]));
             let frame = frames[encoding.index()].clone().expect("the owner encodes for every group that it names");
+            if let Err((group, _)) = whom
+                && self.joins.has_followers()
+            {
+                self.follow(group.slot, &frame, manner.as_deref(), |socket| seen.seen.insert(socket));
+            }
             let shared = self.outboxes.share(frame);
             let asks = ask.is_some() && encoding.can_acknowledge();
             let count = self.deliver_specially(&members, shared, volatile, asks.then_some(&mut asked));

@@ -1,16 +1,18 @@
 //! Memberships begin and end here. A join of several rooms takes effect in all of them at once, when the last owner has
 //! answered; only then does the client hear of it.
 
-use super::messages::{Down, Operate, Operation, ReceiptTo, Up};
-use super::{Action, DISCONNECTED, Shard, name_of};
+use super::messages::{Down, Kept, KeptContent, Manner, Operate, Operation, ReceiptTo, SnapshotAsk, SnapshotTo, Up};
+use super::{Action, DISCONNECTED, Line, Shard, name_of};
 use crate::base::frame::Frame;
-use crate::base::ids::{Epoch, Offset, RoomKey, RoomName, SlotRef};
+use crate::base::ids::{Epoch, Offset, RoomKey, RoomName, SlotRef, SocketId};
 use crate::base::slab::Slab;
 use crate::proto::socketio;
 use crate::room::members::{GroupRef, Hold, Member};
 use crate::session::Kind;
+use crate::session::rules::{Args, Reply};
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 /// A publisher's operation with rooms by name.
 #[derive(Debug)]
@@ -34,6 +36,10 @@ pub(super) struct Joins {
     waiters: HashMap<u32, SmallVec<[SlotRef; 2]>>,
     /// Operations of which joins are still under way.
     operations: Slab<Operated>,
+    /// Joins that have a room's snapshot and wait for others', by group slot: what the group gets meanwhile is theirs.
+    following: HashMap<u32, SmallVec<[SlotRef; 1]>>,
+    /// Events that clients cause, for sockets whose message is done but for them: the rings to the owners were full.
+    emitting: VecDeque<(SlotRef, Vec<Line>)>,
 }
 
 #[derive(Debug)]
@@ -41,7 +47,39 @@ struct Join {
     socket: SlotRef,
     /// Groups of which this join has a hold.
     groups: SmallVec<[u32; 2]>,
+    /// Present if it wants to know what rooms keep.
+    wanted: Option<Box<Wanted>>,
     then: Then,
+}
+
+/// Snapshots that a join wants. They are asked for when all groups are attached, so that the answers come between the
+/// rooms' deliveries.
+#[derive(Debug, Default)]
+struct Wanted {
+    items: SmallVec<[WantedItem; 1]>,
+    /// True once the owners are asked.
+    asked: bool,
+    /// Answers to come.
+    missing: usize,
+    /// What the groups got that have answered, while others have not.
+    live: Vec<Frame>,
+}
+
+#[derive(Debug)]
+struct WantedItem {
+    room: RoomKey,
+    /// The group that the socket joins; `None` if only the values are wanted.
+    group: Option<u32>,
+    content: Option<KeptContent>,
+}
+
+/// Snapshots that go with a join.
+#[derive(Debug, Default)]
+pub(super) struct Wants {
+    /// Rooms, among those joined, whose kept events are wanted.
+    pub(super) events: SmallVec<[RoomKey; 1]>,
+    /// Rooms whose values are wanted, in the order in which the answer numbers them.
+    pub(super) values: SmallVec<[RoomKey; 1]>,
 }
 
 #[derive(Debug)]
@@ -56,26 +94,60 @@ struct Operated {
 /// What follows a join.
 #[derive(Debug)]
 pub(super) enum Then {
-    /// The client gets frames, and its next message may be handled.
-    Answer(SmallVec<[Frame; 2]>),
+    /// The client gets its answer, and its next message may be handled.
+    Answer(Answer),
     /// The socket is connected: likewise, from here on it gets events.
-    Connected(SmallVec<[Frame; 2]>),
+    Connected(Answer),
     /// A publisher's operation is one join nearer to its end.
     Operation(SlotRef),
+}
+
+/// What a client gets when its message is done.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) frames: SmallVec<[Frame; 2]>,
+    /// Encoded when the values of snapshots are there.
+    pub(super) late: Option<Box<LateAnswer>>,
+    /// Events for rooms, as soon as the socket is in those that it joins.
+    pub(super) emits: Vec<Line>,
+}
+
+/// Replies and acknowledgement in which values of snapshots are to be put.
+#[derive(Debug)]
+pub(super) struct LateAnswer {
+    pub(super) replies: Vec<Reply>,
+    pub(super) ack: Option<(u64, Args)>,
+    pub(super) attachments: Vec<Box<[u8]>>,
 }
 
 impl Joins {
     pub(super) fn check(&self) {
         for (at, join) in self.pending.iter() {
             let waits = |group: &u32| self.waiters.get(group).is_some_and(|list| list.contains(&at));
-            assert!(join.groups.iter().any(waits), "a join that waits for nothing");
+            let wants = join.wanted.as_ref().is_some_and(|wanted| wanted.asked && wanted.missing > 0);
+            assert!(wants || join.groups.iter().any(waits), "a join that waits for nothing");
         }
+        for (group, joins) in &self.following {
+            assert!(!joins.is_empty());
+            for at in joins {
+                assert!(
+                    self.pending.get(*at).is_some_and(|join| join.groups.contains(group)),
+                    "who follows has a hold"
+                );
+            }
+        }
+    }
+
+    /// True while a client's message is not done as its events wait for space in the rings.
+    pub(super) fn has_emits(&self) -> bool {
+        !self.emitting.is_empty()
     }
 }
 
 impl Shard {
-    /// Puts the socket into rooms; `then` follows when it is in all of them. Returns true if that is already so.
-    pub(super) fn join(&mut self, socket: SlotRef, rooms: &[RoomKey], then: Then) -> bool {
+    /// Puts the socket into rooms; `then` follows when it is in all of them and knows what it wants to know. Returns
+    /// true if that is already so.
+    pub(super) fn join(&mut self, socket: SlotRef, rooms: &[RoomKey], wants: Wants, then: Then) -> bool {
         let encoding = self.sessions[self.sockets[socket.slot].session].kind.encoding();
         let mut groups: SmallVec<[u32; 2]> = SmallVec::new();
         let mut waiting: SmallVec<[u32; 2]> = SmallVec::new();
@@ -89,12 +161,16 @@ impl Shard {
             }
             waiting.push(group);
         }
-        if waiting.is_empty() {
-            self.commit(Join { socket, groups, then });
-            return true;
+        let wanted = wants.of_join(rooms, &groups);
+        if waiting.is_empty() && wanted.is_none() {
+            return self.commit(Join { socket, groups, wanted, then });
         }
         self.sockets[socket.slot].joining += 1;
-        let at = self.joins.pending.insert(Join { socket, groups, then });
+        let at = self.joins.pending.insert(Join { socket, groups, wanted, then });
+        if waiting.is_empty() {
+            self.ask_snapshots(at);
+            return false;
+        }
         for group in waiting {
             let list = self.joins.waiters.entry(group).or_default();
             if !list.contains(&at) {
@@ -151,7 +227,7 @@ impl Shard {
                 Operation::Join(rooms) => {
                     if self.has_room_for(socket, rooms) {
                         self.joins.operations[at.slot].remaining += 1;
-                        self.join(socket, rooms, Then::Operation(at));
+                        self.join(socket, rooms, Wants::default(), Then::Operation(at));
                     } else {
                         refused += 1;
                     }
@@ -222,8 +298,17 @@ impl Shard {
             let groups = std::mem::take(&mut self.joins.pending[at.slot].groups);
             let (leaves, stays): (SmallVec<[u32; 2]>, SmallVec<[u32; 2]>) =
                 groups.into_iter().partition(|&group| which(self.local.key(group)));
-            self.joins.pending[at.slot].groups = stays;
+            let join = &mut self.joins.pending[at.slot];
+            join.groups = stays;
+            // What a room keeps is not for who has left it. The numbers of the others must stay as they are.
+            if let Some(wanted) = &mut join.wanted {
+                for item in wanted.items.iter_mut().filter(|item| item.group.is_some_and(|g| leaves.contains(&g))) {
+                    wanted.missing -= usize::from(item.content.is_none());
+                    (item.group, item.content) = (None, Some(KeptContent::Events(Vec::new())));
+                }
+            }
             for group in leaves {
+                self.joins.unfollow(group, at);
                 self.give_back(group);
             }
             self.go_on(at);
@@ -236,6 +321,17 @@ impl Shard {
         if !join.groups.iter().all(|&group| self.local.is_attached(group)) {
             return;
         }
+        if let Some(wanted) = &join.wanted
+            && wanted.missing > 0
+        {
+            if !wanted.asked {
+                self.ask_snapshots(at);
+            }
+            return;
+        }
+        for group in join.groups.clone() {
+            self.joins.unfollow(group, at);
+        }
         let join = self.joins.pending.remove(at).expect("looked up above");
         if let Some(socket) = self.sockets.get_mut(join.socket) {
             socket.joining -= 1;
@@ -243,14 +339,106 @@ impl Shard {
         self.commit(join);
     }
 
-    /// Makes the socket a member of all groups, and says so.
-    fn commit(&mut self, join: Join) {
-        let Join { socket, groups, then } = join;
+    /// Asks the owners for what the join wants to know.
+    fn ask_snapshots(&mut self, at: SlotRef) {
+        let Join { socket, wanted: Some(wanted), .. } = &mut self.joins.pending[at.slot] else {
+            unreachable!("the caller has seen what it wants")
+        };
+        wanted.asked = true;
+        let encoding = self.sockets.get(*socket).map(|socket| self.sessions[socket.session].kind.encoding());
+        for (item, WantedItem { room, group, content }) in wanted.items.iter().enumerate() {
+            if content.is_none() {
+                let to = SnapshotTo { join: at, item: item as u32 };
+                // Whoever is gone by now wants no frames; its join ends when the answers are in.
+                let encoding = encoding.filter(|_| group.is_some());
+                let ask = SnapshotAsk { room: room.clone(), encoding, to };
+                self.port.up.send(self.topology.owner(room), Up::Snapshot(Box::new(ask)));
+            }
+        }
+    }
+
+    /// An owner's answer: what a room keeps, at this place between its deliveries.
+    pub(super) fn kept(&mut self, kept: Kept) {
+        let Kept { to: SnapshotTo { join: at, item }, content } = kept;
+        let Some(Join { socket, wanted: Some(wanted), .. }) = self.joins.pending.get_mut(at) else { return };
+        let item = &mut wanted.items[item as usize];
+        if item.content.is_some() {
+            return;
+        }
+        wanted.missing -= 1;
+        let (socket, group, missing) = (*socket, item.group, wanted.missing);
+        let is_member = group.is_some_and(|group| self.local.is_member(socket.slot, group));
+        match content {
+            // Who is in the room already gets its events meanwhile: what it kept must not come after them.
+            KeptContent::Events(frames) if is_member && missing > 0 && self.sockets.get(socket).is_some() => {
+                item.content = Some(KeptContent::Events(Vec::new()));
+                let session = self.sockets[socket.slot].session;
+                for frame in frames {
+                    self.push(session, frame);
+                }
+            }
+            content => {
+                item.content = Some(content);
+                if let Some(group) = group.filter(|_| missing > 0) {
+                    self.joins.following.entry(group).or_default().push(at);
+                }
+            }
+        }
+        self.go_on(at);
+    }
+
+    /// An event was delivered to a group: joins that have the room's snapshot and are not done yet keep it for later.
+    /// `is_new` tells for each of their sockets whether it has the event from nowhere else.
+    pub(super) fn follow(
+        &mut self,
+        group: u32,
+        frame: &Frame,
+        manner: Option<&Manner>,
+        mut is_new: impl FnMut(SlotRef) -> bool,
+    ) {
+        let Some(followers) = self.joins.following.get(&group) else { return };
+        for at in followers {
+            let Join { socket, wanted: Some(wanted), .. } = &mut self.joins.pending[at.slot] else {
+                unreachable!("who follows wants a snapshot")
+            };
+            let Some(entry) = self.sockets.get(*socket) else { continue };
+            let is_excepted = |key: &RoomKey| {
+                let by_id = SocketId::parse(key.name.as_str()) == Some(entry.sid) && key.namespace == entry.namespace;
+                by_id || self.local.rooms_of(socket.slot).any(|room| room == key)
+            };
+            // Who has become a member by another way gets it there.
+            let is_member = self.local.is_member(socket.slot, group);
+            if !is_member && is_new(*socket) && !manner.is_some_and(|manner| manner.except.iter().any(is_excepted)) {
+                wanted.live.push(frame.clone());
+            }
+        }
+    }
+
+    /// Publishes what clients have caused, as far as there is space in the rings.
+    pub(super) fn emit_some(&mut self) {
+        while self.may_publish()
+            && let Some((socket, lines)) = self.joins.emitting.pop_front()
+        {
+            for line in lines {
+                self.publish(line, None);
+            }
+            if let Some(socket) = self.sockets.get(socket)
+                && let Some(session) = self.sessions.at(socket.session)
+            {
+                self.resume(session);
+            }
+        }
+    }
+
+    /// Makes the socket a member of all groups, and says so. Returns true if the message is done with that.
+    fn commit(&mut self, join: Join) -> bool {
+        let Join { socket, groups, wanted, then } = join;
         let Some(entry) = self.sockets.get(socket) else {
             for group in groups {
                 self.give_back(group);
             }
-            return self.orphaned(&then);
+            self.orphaned(&then);
+            return true;
         };
         let member = Member { session: entry.session, socket: socket.slot };
         for group in groups {
@@ -258,24 +446,49 @@ impl Shard {
         }
         let session = self.sessions.at(member.session).expect("a socket's session exists");
         match then {
-            Then::Answer(frames) => self.answer(session, frames),
-            Then::Connected(frames) => {
+            Then::Answer(answer) => self.answer(session, socket, answer, wanted),
+            Then::Connected(answer) => {
                 self.sockets[socket.slot].connected = true;
-                self.answer(session, frames);
+                self.answer(session, socket, answer, wanted)
             }
-            Then::Operation(at) => self.operation_went_on(at),
+            Then::Operation(at) => {
+                self.operation_went_on(at);
+                true
+            }
         }
     }
 
-    fn answer(&mut self, session: SlotRef, frames: SmallVec<[Frame; 2]>) {
-        for frame in frames {
+    fn answer(&mut self, session: SlotRef, socket: SlotRef, answer: Answer, wanted: Option<Box<Wanted>>) -> bool {
+        let Answer { mut frames, late, emits } = answer;
+        let Wanted { items, live, .. } = wanted.map(|wanted| *wanted).unwrap_or_default();
+        let mut kept: Vec<Frame> = Vec::new();
+        let mut values: Vec<Arc<str>> = Vec::new();
+        for item in items {
+            match item.content.expect("the join waits for all") {
+                KeptContent::Events(events) => kept.extend(events),
+                KeptContent::Values(array) => values.push(array),
+            }
+        }
+        if let Some(late) = late {
+            self.late_answers(session, socket, *late, &values, &mut frames);
+        }
+        for frame in frames.into_iter().chain(kept).chain(live) {
             self.push(session.slot, frame);
         }
+        if !emits.is_empty() {
+            self.joins.emitting.push_back((socket, emits));
+            self.emit_some();
+            // Its own are the last.
+            if self.joins.has_emits() {
+                return false;
+            }
+        }
         self.resume(session);
+        true
     }
 
     /// The client's next message may be handled.
-    fn resume(&mut self, at: SlotRef) {
+    pub(super) fn resume(&mut self, at: SlotRef) {
         let session = &mut self.sessions[at.slot];
         if session.busy.take().is_some() {
             let transport = session.polling.as_ref().map_or(Some(session.transport), |polling| polling.post);
@@ -307,6 +520,36 @@ impl Shard {
             self.joins.waiters.remove(&group);
             detach(&mut self.port, &self.topology, unused);
         }
+    }
+}
+
+impl Joins {
+    fn unfollow(&mut self, group: u32, at: SlotRef) {
+        if let Some(followers) = self.following.get_mut(&group) {
+            followers.retain(|other| *other != at);
+            if followers.is_empty() {
+                self.following.remove(&group);
+            }
+        }
+    }
+
+    /// True while some join follows some group.
+    pub(super) fn has_followers(&self) -> bool {
+        !self.following.is_empty()
+    }
+}
+
+impl Wants {
+    /// What a join of `rooms`, whose groups are `groups`, has to ask for.
+    fn of_join(self, rooms: &[RoomKey], groups: &[u32]) -> Option<Box<Wanted>> {
+        let events = self.events.into_iter().map(|room| {
+            let at = rooms.iter().position(|other| *other == room).expect("the room is joined");
+            WantedItem { room, group: Some(groups[at]), content: None }
+        });
+        let values = self.values.into_iter().map(|room| WantedItem { room, group: None, content: None });
+        let items: SmallVec<[WantedItem; 1]> = events.chain(values).collect();
+        let missing = items.len();
+        (missing > 0).then(|| Box::new(Wanted { items, missing, ..Wanted::default() }))
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Up {
     Operate(Arc<Operate>),
     /// From a member core whose group is new. Answered by [`Down::Attached`].
     Attach(GroupRef),
+    /// From a member core for a join that wants to know what the room keeps. Answered by [`Down::Kept`].
+    Snapshot(Box<SnapshotAsk>),
     /// From a member core that needs the group no more. Deliveries already on their way find a void group.
     Detach(GroupRef),
 }
@@ -36,6 +38,8 @@ pub enum Down {
         /// The order that the offset belongs to.
         epoch: Epoch,
     },
+    /// From the owner: what the room keeps, as of this place between its deliveries. Void if the join is gone.
+    Kept(Box<Kept>),
     /// From the owner: one event for one group. Void if the group is gone.
     Deliver {
         /// The group.
@@ -101,6 +105,44 @@ pub enum Down {
 
 // A message moves through a ring by value: a large one costs every hop.
 const _: () = assert!(size_of::<Up>() <= 56 && size_of::<Down>() <= 48);
+
+/// See [`Up::Snapshot`].
+#[derive(Debug)]
+pub struct SnapshotAsk {
+    /// The room.
+    pub room: RoomKey,
+    /// In which form its events are wanted; `None` for their values alone.
+    pub encoding: Option<Encoding>,
+    /// Who asks.
+    pub to: SnapshotTo,
+}
+
+/// Names a join that waits for what a room keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotTo {
+    /// The join, in its core's table.
+    pub join: SlotRef,
+    /// Which of the snapshots that it has asked for.
+    pub item: u32,
+}
+
+/// See [`Down::Kept`].
+#[derive(Debug)]
+pub struct Kept {
+    /// Who has asked.
+    pub to: SnapshotTo,
+    /// What is kept, oldest first.
+    pub content: KeptContent,
+}
+
+/// What a room keeps.
+#[derive(Debug)]
+pub enum KeptContent {
+    /// The events, in the encoding that was asked for.
+    Events(Vec<Frame>),
+    /// The events' first arguments, as a JSON array.
+    Values(Arc<str>),
+}
 
 /// Names a line of a publisher that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

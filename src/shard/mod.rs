@@ -6,6 +6,7 @@ mod asks;
 mod clients;
 mod delivery;
 mod joins;
+mod limits;
 pub mod messages;
 mod transports;
 
@@ -20,6 +21,7 @@ use crate::mesh::Port;
 use crate::proto::line::Acks;
 use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
+use crate::session::admission::Place;
 use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
@@ -209,6 +211,8 @@ pub enum TimerKey {
     Ask(SlotRef),
     /// The end of an ask that reached sockets of this core.
     Asked(SlotRef),
+    /// What a room keeps may be too old.
+    Kept(SlotRef),
 }
 
 /// One core's share of everything.
@@ -250,6 +254,7 @@ pub struct Shard {
     stock: Stock,
     /// As of the last [`Shard::advance`].
     now: Millis,
+    rates: limits::Rates,
 }
 
 /// Frames that are always the same, made once.
@@ -318,6 +323,7 @@ impl Shard {
             json: crate::proto::json::Scratch::default(),
             stock: Stock::new(),
             now,
+            rates: limits::Rates::new(&options.limits),
         }
     }
 
@@ -386,7 +392,9 @@ impl Shard {
             reassembler: Default::default(),
             busy: None,
             closing: false,
+            place: None,
         });
+        self.rates.session_begins(at, self.now);
         self.outboxes.open(at.slot, transport.slot);
         self.arm(at);
         self.counters.sessions_polling += u64::from(handshake.polls);
@@ -413,6 +421,13 @@ impl Shard {
             Kind::WebSocketEcho => self.counters.sessions_raw += 1,
         }
         at
+    }
+
+    /// Has a session hold a place among its address's connections until it ends.
+    pub fn hold(&mut self, session: SlotRef, place: Option<Box<Place>>) {
+        if let Some(session) = self.sessions.get_mut(session).filter(|session| !session.closing) {
+            session.place = place;
+        }
     }
 
     /// The transport is gone, and the session with it.
@@ -444,7 +459,7 @@ impl Shard {
             match *key {
                 TimerKey::Ask(at) => self.ask_due(at),
                 TimerKey::Asked(at) => self.asked_due(at),
-                TimerKey::Session(_) | TimerKey::IdleRooms => {}
+                TimerKey::Session(_) | TimerKey::IdleRooms | TimerKey::Kept(_) => {}
             }
         }
         for key in fired.drain(..) {
@@ -452,6 +467,7 @@ impl Shard {
                 TimerKey::Ask(_) | TimerKey::Asked(_) => {}
                 TimerKey::Session(at) => self.session_due(at, now),
                 TimerKey::IdleRooms => self.expire_rooms(now),
+                TimerKey::Kept(at) => self.kept_due(at, now),
             }
         }
         self.fired = fired;
@@ -463,10 +479,17 @@ impl Shard {
         !self.port.up.is_blocked() && !self.port.down.is_blocked()
     }
 
+    /// True while clients' events wait for space in the rings: [`Shard::receive`] must be called again soon.
+    #[must_use]
+    pub fn has_emits(&self) -> bool {
+        self.joins.has_emits()
+    }
+
     /// Handles messages from other cores, at most about `budget` deliveries' worth; returns what is left of it. Owners'
     /// work is only taken on while its results find space in the rings, and while deliveries leave budget for it.
     pub fn receive(&mut self, mut budget: usize, now: Millis) -> usize {
         self.port.flush();
+        self.emit_some();
         while budget > 0 {
             let Some((_, message)) = self.port.down.receive() else { break };
             budget = budget.saturating_sub(1 + self.handle_down(message));
@@ -489,6 +512,9 @@ impl Shard {
         self.counters.sockets = self.sockets.len() as u64;
         self.counters.rooms_owned = self.owned.len() as u64;
         self.counters.rooms_attached = self.local.len() as u64;
+        let (snapshot_events, snapshot_bytes) = self.owned.kept();
+        self.counters.snapshot_events = snapshot_events as u64;
+        self.counters.snapshot_bytes = snapshot_bytes as u64;
         self.counters.asks_open = self.asks.len() as u64;
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
         self.counters.ring_full_up = self.port.up.full_count();
@@ -570,6 +596,7 @@ impl Shard {
         if std::mem::replace(&mut session.closing, true) {
             return false;
         }
+        session.place = None;
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
         }

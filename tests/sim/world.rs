@@ -188,7 +188,7 @@ impl World {
                 ..LimitOptions::default()
             },
             // An order must outlive the run, so that offsets can be compared.
-            rooms: owner::Options { idle_ms: 1 << 40, idle_max: 1 << 20 },
+            rooms: owner::Options { idle_ms: 1 << 40, idle_max: 1 << 20, ..owner::Options::default() },
             ..shard::Options::default()
         };
         let shards: Vec<Shard> = mesh::connect(cores, mesh::Options { slots })

@@ -511,6 +511,10 @@ impl Binder<'_> {
         match &mut ast.expr {
             Expr::Literal(_) | Expr::Unspecified => Ok(()),
             Expr::Ident(name) if self.locals.contains(name) || TYPES.contains(&name.as_str()) => Ok(()),
+            Expr::Ident(name) if name == "snapshot" => {
+                let message = "snapshot can only stand alone, as in \"{snapshot}\", in reply and ack";
+                Err(self.fault(id, message.to_owned()))
+            }
             Expr::Ident(name) => Err(self.fault(id, format!("unknown variable {name}"))),
             Expr::Select(select) if select.test => match self.path(&select.operand)? {
                 Some(mut path) => {

@@ -164,6 +164,8 @@ pub(super) struct Scope<'a> {
     pub(super) facts: &'a Facts<'a>,
     pub(super) event: &'a str,
     pub(super) state: &'a State,
+    /// Which of the outcome's snapshots is the present rule's, if it has asked for one.
+    pub(super) snapshot: Option<usize>,
 }
 
 impl<'a> Scope<'a> {

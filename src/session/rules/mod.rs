@@ -19,9 +19,10 @@ use expression::{Expression, Fault, Moment};
 use facts::Scope;
 pub use facts::{Facts, State};
 pub use source::{
-    ArgsSource, Condition, ConnectRule, ErrorSource, EventRule, ReplySource, RoomsSource, RulesSource,
-    SlowConsumerSource, SnapshotSource, UnknownEvents,
+    ArgsSource, Condition, ConnectRule, EmitSource, ErrorSource, EventRule, ReplySource, RoomsSource, RulesSource,
+    SlowConsumerSource, SnapshotSource, SnapshotWish, UnknownEvents,
 };
+pub use template::put_snapshots;
 use template::{LeavePattern, Template, Text, quoted, write_joined};
 
 /// The compiled rules of one namespace. `Send + Sync`: every core may read the same copy.
@@ -48,8 +49,29 @@ pub struct Outcome {
     pub replies: Vec<Reply>,
     /// The acknowledgement's arguments, if a rule names them.
     pub ack: Option<Args>,
+    /// Rooms, among those joined, whose kept events follow the replies.
+    pub snapshots: Vec<String>,
+    /// Rooms whose kept values [`put_snapshots`] puts into replies and acknowledgement, by number.
+    pub values: Vec<String>,
+    /// Events for rooms, in order, once the socket is in those that it joins.
+    pub emits: Vec<Emit>,
     /// True: the socket is to be disconnected after the replies.
     pub disconnect: bool,
+}
+
+/// An event that a client causes for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emit {
+    /// The rooms that get it, unchecked; `None` for the whole namespace.
+    pub rooms: Option<Vec<String>>,
+    /// The event.
+    pub event: Reply,
+    /// What it is about.
+    pub key: Option<String>,
+    /// Whether the client gets it too.
+    pub to_self: bool,
+    /// Whoever cannot take it at once does not get it.
+    pub volatile: bool,
 }
 
 /// One change of a socket's rooms.
@@ -63,7 +85,7 @@ pub enum RoomStep {
     Join(String),
 }
 
-/// An event for one client.
+/// An event's name and arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The name as a JSON string, with quotes.
@@ -95,13 +117,21 @@ pub struct Refusal {
     /// For the log: the position of the refusing rule among the namespace's `connect` or `on` rules; `None` if none was
     /// taken.
     pub rule: Option<usize>,
+    /// The reason to be counted, if not a rule has refused but a limit.
+    pub limit: Option<&'static str>,
 }
 
 impl Refusal {
     /// A refusal for a reason of ours.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Refusal {
-        Refusal { reason: reason.into(), data_json: None, own_words: false, rule: None }
+        Refusal { reason: reason.into(), data_json: None, own_words: false, rule: None, limit: None }
+    }
+
+    /// A refusal by a limit, which is counted as `limit`.
+    #[must_use]
+    pub fn by(limit: &'static str, reason: impl Into<String>) -> Refusal {
+        Refusal { limit: Some(limit), ..Refusal::new(reason) }
     }
 }
 
@@ -226,7 +256,7 @@ fn take(rules: &[Rule], event: &str, facts: &Facts<'_>) -> Result<(Outcome, usiz
     let mut taken = 0;
     for rule in rules {
         let state = outcome.state.take();
-        let scope = Scope { facts, event, state: state.as_ref().unwrap_or(facts.state) };
+        let scope = Scope { facts, event, state: state.as_ref().unwrap_or(facts.state), snapshot: None };
         let mut changed = None;
         // An error is false: "has(data.a.b)" of a message without "a" simply is not this rule's case.
         if rule.when.as_ref().is_none_or(|when| when.holds(scope).unwrap_or(false)) {
@@ -250,9 +280,28 @@ struct Rule {
     set: Vec<(String, Template)>,
     leave: Vec<LeavePattern>,
     join: Vec<Text>,
+    snapshot: Option<Snapshot>,
     replies: Vec<ReplyTemplate>,
     ack: Option<ArgsTemplate>,
+    emits: Vec<EmitTemplate>,
     disconnect: bool,
+}
+
+#[derive(Debug)]
+enum Snapshot {
+    /// Of the rooms joined, event by event.
+    OfJoined,
+    /// Of this room, in replies and acknowledgement.
+    OfRoom(Text),
+}
+
+#[derive(Debug)]
+struct EmitTemplate {
+    rooms: Option<Vec<Text>>,
+    event: ReplyTemplate,
+    key: Option<Text>,
+    to_self: bool,
+    volatile: bool,
 }
 
 #[derive(Debug)]
@@ -296,7 +345,36 @@ enum ArgsTemplate {
     Args(Vec<Template>),
 }
 
+impl ReplyTemplate {
+    fn evaluate(&self, scope: Scope<'_>) -> Result<Reply, String> {
+        let mut name_json = String::new();
+        self.name.write_string(scope, &mut name_json)?;
+        let Args { json, count } = self.args.evaluate(scope)?;
+        Ok(Reply { name_json, args_json: json, arg_count: count })
+    }
+}
+
+impl EmitTemplate {
+    fn evaluate(&self, scope: Scope<'_>) -> Result<Emit, String> {
+        let rooms = self.rooms.as_ref().map(|rooms| rooms.iter().map(|room| room.room(scope)).collect());
+        Ok(Emit {
+            rooms: rooms.transpose()?,
+            event: self.event.evaluate(scope)?,
+            key: self.key.as_ref().map(|key| key.room(scope)).transpose()?,
+            to_self: self.to_self,
+            volatile: self.volatile,
+        })
+    }
+}
+
 impl ArgsTemplate {
+    fn has_snapshot(&self) -> bool {
+        match self {
+            ArgsTemplate::AsTheyCame => false,
+            ArgsTemplate::Args(args) => args.iter().any(Template::has_snapshot),
+        }
+    }
+
     fn evaluate(&self, scope: Scope<'_>) -> Result<Args, String> {
         match self {
             ArgsTemplate::AsTheyCame => Ok(Args { json: scope.facts.args.join(","), count: scope.facts.args.len() }),
@@ -335,6 +413,27 @@ impl Rule {
         self.follow(scope, outcome).map_err(Refusal::new)
     }
 
+    /// A snapshot can only stand where it is put in later, and only if the rule names its room.
+    fn check_snapshots(&self, path: &mut KeyPath) -> Result<(), Fault> {
+        let of_room = matches!(self.snapshot, Some(Snapshot::OfRoom(_)));
+        let has = |args: &ArgsTemplate| args.has_snapshot();
+        let error = self.error.as_ref().and_then(|error| error.data.as_ref()).is_some_and(Template::has_snapshot);
+        for (key, is_wrong) in [
+            ("set", self.set.iter().any(|(_, value)| value.has_snapshot())),
+            ("error", error),
+            ("emit", self.emits.iter().any(|emit| has(&emit.event.args))),
+            ("reply", !of_room && self.replies.iter().any(|reply| has(&reply.args))),
+            ("ack", !of_room && self.ack.as_ref().is_some_and(has)),
+        ] {
+            if is_wrong {
+                let message = "{snapshot} stands in reply and ack only, in a rule that names its room, as in \
+                    snapshot = \"route:{data.routeId}\"";
+                return path.within(PathStep::Key(key.to_owned()), |_| Err(Fault::new(0, message).of("{snapshot}")));
+            }
+        }
+        Ok(())
+    }
+
     /// What follows once the message is allowed.
     fn follow(&self, scope: Scope<'_>, outcome: &mut Outcome) -> Result<Option<State>, String> {
         for pattern in &self.leave {
@@ -343,13 +442,22 @@ impl Rule {
             add_step(&mut outcome.rooms, leave);
         }
         for join in &self.join {
-            add_step(&mut outcome.rooms, RoomStep::Join(join.room(scope)?));
+            let room = join.room(scope)?;
+            if matches!(self.snapshot, Some(Snapshot::OfJoined)) && !outcome.snapshots.contains(&room) {
+                outcome.snapshots.push(room.clone());
+            }
+            add_step(&mut outcome.rooms, RoomStep::Join(room));
+        }
+        let mut scope = scope;
+        if let Some(Snapshot::OfRoom(room)) = &self.snapshot {
+            outcome.values.push(room.room(scope)?);
+            scope.snapshot = Some(outcome.values.len() - 1);
         }
         for reply in &self.replies {
-            let mut name_json = String::new();
-            reply.name.write_string(scope, &mut name_json)?;
-            let Args { json, count } = reply.args.evaluate(scope)?;
-            outcome.replies.push(Reply { name_json, args_json: json, arg_count: count });
+            outcome.replies.push(reply.evaluate(scope)?);
+        }
+        for emit in &self.emits {
+            outcome.emits.push(emit.evaluate(scope)?);
         }
         if let Some(ack) = &self.ack {
             outcome.ack = Some(ack.evaluate(scope)?);
@@ -452,7 +560,7 @@ impl Compiler<'_> {
             }
             Ok(())
         })?;
-        Ok(Rule {
+        let compiled = Rule {
             index,
             when: self.test("when", rule.when.as_ref(), path)?,
             allow: self.test("allow", rule.allow.as_ref(), path)?,
@@ -460,10 +568,45 @@ impl Compiler<'_> {
             set,
             leave: path.each("leave", &rule.leave, |text, _| LeavePattern::compile(text, moment))?,
             join: path.each("join", &rule.join, |text, _| Text::compile(text, moment))?,
+            snapshot: self.snapshot(rule, path)?,
             replies: path.each("reply", &rule.reply, |reply, path| self.reply(reply, path))?,
             ack: rule.ack.as_ref().map(|ack| self.args("ack", ack, path)).transpose()?,
+            emits: path.each("emit", &rule.emit, |emit, path| self.emit(emit, path))?,
             disconnect: rule.disconnect,
+        };
+        compiled.check_snapshots(path)?;
+        Ok(compiled)
+    }
+
+    fn snapshot(&self, rule: &EventRule, path: &mut KeyPath) -> Result<Option<Snapshot>, Fault> {
+        path.within(PathStep::Key("snapshot".to_owned()), |_| match &rule.snapshot {
+            None | Some(SnapshotWish::OfJoined(false)) => Ok(None),
+            Some(SnapshotWish::OfJoined(true)) if rule.join.is_empty() => {
+                let message = "this rule joins no room; name one, as in snapshot = \"route:{data.routeId}\"";
+                Err(Fault::new(0, message).of("true"))
+            }
+            Some(SnapshotWish::OfJoined(true)) => Ok(Some(Snapshot::OfJoined)),
+            Some(SnapshotWish::OfRoom(room)) => {
+                Text::compile(room, self.moment).map(|room| Some(Snapshot::OfRoom(room)))
+            }
         })
+    }
+
+    fn emit(&self, emit: &EmitSource, path: &mut KeyPath) -> Result<EmitTemplate, Fault> {
+        let moment = self.moment;
+        let EmitSource { rooms, event, data, args, key, to_self, volatile } = emit;
+        let rooms = match rooms {
+            None => None,
+            Some(rooms) if rooms.is_empty() => {
+                return Err(Fault::new(0, "rooms is empty; leave it out to reach the whole namespace"));
+            }
+            Some(rooms) => Some(path.each("rooms", rooms, |text, _| Text::compile(text, moment))?),
+        };
+        let step = PathStep::Key("key".to_owned());
+        let key = key.as_ref().map(|key| path.within(step, |_| Text::compile(key, moment))).transpose()?;
+        let event = ReplySource { event: event.clone(), data: data.clone(), args: args.clone() };
+        let event = self.reply(&event, path)?;
+        Ok(EmitTemplate { rooms, event, key, to_self: to_self.unwrap_or(true), volatile: *volatile })
     }
 
     fn test(&self, key: &str, condition: Option<&Condition>, path: &mut KeyPath) -> Result<Option<Test>, Fault> {
@@ -933,6 +1076,81 @@ mod tests {
         assert_eq!((outcome.replies.len(), outcome.ack), (0, Some(Args { json: args.join(","), count: 3 })));
         let outcome = Client::new(&rules).says("message-with-ack", &[]).unwrap();
         assert_eq!(outcome.ack, Some(Args::default()));
+    }
+
+    #[test]
+    fn snapshots_are_put_in_where_the_rule_wants_them() {
+        let rules = on_e(
+            "snapshot = 's:{data.v}'
+            reply = { event = 'r', args = ['{snapshot}', { a = ['{snapshot}'], v = '{data.v}' }] }
+            ack = ['{snapshot}']",
+        )
+        .unwrap();
+        // Neither a control character nor its escape makes a place for a snapshot.
+        let outcome = says(&rules, r#"{"v":"\u00010\u0001"}"#).unwrap();
+        assert_eq!(outcome.values, ["s:\u{1}0\u{1}"]);
+        let put = |json: &str| put_snapshots(json, &["[1,2]"]);
+        assert_eq!(put(&outcome.replies[0].args_json), r#"[1,2],{"a":[[1,2]],"v":"\u00010\u0001"}"#);
+        assert_eq!(put(&outcome.ack.unwrap().json), "[1,2]");
+        assert_eq!(put("{}"), "{}");
+
+        let rules = on_e("join = ['a', '{data.v}']\nsnapshot = true\nleave = ['a']").unwrap();
+        let outcome = says(&rules, r#"{"v":"b"}"#).unwrap();
+        assert_eq!((outcome.snapshots, outcome.values), (vec!["a".to_owned(), "b".to_owned()], Vec::new()));
+    }
+
+    #[test]
+    fn emits_name_rooms_event_and_arguments() {
+        let rules = on_e(
+            "emit = [
+                { rooms = ['r:{data.v}', 's'], event = 'e:{data.v}', data = { v = '{data.v}' }, key = '{data.k}' },
+                { event = 'all', args = '{args}', to_self = false, volatile = true },
+            ]",
+        )
+        .unwrap();
+        let outcome = says(&rules, r#"{"v":"x","k":7}"#).unwrap();
+        let first = Emit {
+            rooms: Some(vec!["r:x".to_owned(), "s".to_owned()]),
+            event: reply("\"e:x\"", r#"{"v":"x"}"#),
+            key: Some("7".to_owned()),
+            to_self: true,
+            volatile: false,
+        };
+        let event = reply("\"all\"", r#"{"v":"x","k":7}"#);
+        let second = Emit { rooms: None, event, key: None, to_self: false, volatile: true };
+        assert_eq!(outcome.emits, [first, second]);
+        assert_eq!(says(&rules, r#"{"v":"x"}"#), Err("data.k is missing".to_owned()));
+    }
+
+    #[test]
+    fn mistakes_with_snapshots_and_emits_are_found() {
+        let stands = "{snapshot} stands in reply and ack only, in a rule that names its room, as in snapshot = \
+            \"route:{data.routeId}\"";
+        let at = |key: &str| format!("{key}: \"{{snapshot}}\", at character 1: {stands}");
+        for (rule, error) in [
+            ("reply = { event = 'x', data = '{snapshot}' }", &at("reply")),
+            ("snapshot = 'r'\nset = { a = ['{snapshot}'] }", &at("set")),
+            ("snapshot = 'r'\nemit = { event = 'x', args = ['{snapshot}'] }", &at("emit")),
+            (
+                "snapshot = 'r'\nreply = { event = 'x', data = 'a{snapshot}' }",
+                &"reply[0].data: \"a{snapshot}\", at character 3: snapshot can only stand alone, as in \"{snapshot}\", \
+                  in reply and ack"
+                    .to_owned(),
+            ),
+            (
+                "snapshot = true",
+                &"snapshot: \"true\", at character 1: this rule joins no room; name one, as in \
+                  snapshot = \"route:{data.routeId}\""
+                    .to_owned(),
+            ),
+            (
+                "emit = { event = 'x', rooms = [] }",
+                &"emit[0]: \"\", at character 1: rooms is empty; leave it out to reach the whole namespace".to_owned(),
+            ),
+        ] {
+            let said = on_e(rule).expect_err(rule).to_string();
+            assert_eq!(said.split_once("key ").map(|(_, rest)| rest), Some(error.as_str()), "{rule}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The rules as they stand in the config file: serde types, nothing checked beyond their shape. Does not know the file.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor, value};
@@ -117,9 +118,15 @@ pub struct ConnectRule {
     /// Rooms to join.
     #[serde(default)]
     pub join: Vec<String>,
+    /// `true`: what the joined rooms keep comes behind the replies, as the events that they were. The name of a room, a
+    /// template: what it keeps stands in `reply` and `ack` as `{snapshot}`.
+    pub snapshot: Option<SnapshotWish>,
     /// Events for this client: one table or an array of them.
     #[serde(default, deserialize_with = "one_or_many")]
     pub reply: Vec<ReplySource>,
+    /// Events for rooms, once this client is in those that it joins: one table or an array of them.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub emit: Vec<EmitSource>,
 }
 
 /// `[[namespace.on]]`: what happens when a client sends `event`. Every rule for the event whose `when` holds is taken;
@@ -144,9 +151,14 @@ pub struct EventRule {
     /// As [`ConnectRule::join`].
     #[serde(default)]
     pub join: Vec<String>,
+    /// As [`ConnectRule::snapshot`].
+    pub snapshot: Option<SnapshotWish>,
     /// As [`ConnectRule::reply`].
     #[serde(default, deserialize_with = "one_or_many")]
     pub reply: Vec<ReplySource>,
+    /// As [`ConnectRule::emit`].
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub emit: Vec<EmitSource>,
     /// The arguments of the acknowledgement, should the client ask for one. The last rule taken that has an `ack` gives
     /// it.
     pub ack: Option<ArgsSource>,
@@ -157,9 +169,10 @@ pub struct EventRule {
 
 impl ConnectRule {
     /// The same rule in the wider form.
-    pub(super) fn to_event_rule(&self) -> EventRule {
-        let ConnectRule { when, allow, error, set, leave, join, reply } = self.clone();
-        EventRule { when, allow, error, set, leave, join, reply, ..EventRule::default() }
+    #[must_use]
+    pub fn to_event_rule(&self) -> EventRule {
+        let ConnectRule { when, allow, error, set, leave, join, snapshot, reply, emit } = self.clone();
+        EventRule { when, allow, error, set, leave, join, snapshot, reply, emit, ..EventRule::default() }
     }
 }
 
@@ -170,6 +183,36 @@ pub enum Condition {
     Fixed(bool),
     /// A CEL expression, without braces.
     Expression(String),
+}
+
+/// What of the rooms' snapshots the client gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotWish {
+    /// True: of those that it joins, event by event.
+    OfJoined(bool),
+    /// Of this room, a template, in a reply.
+    OfRoom(String),
+}
+
+/// An event that a client causes for others.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmitSource {
+    /// The rooms that get it, templates; left out: the whole namespace.
+    pub rooms: Option<Vec<String>>,
+    /// The event's name, a template.
+    pub event: String,
+    /// The only argument.
+    pub data: Option<toml::Value>,
+    /// All arguments, instead of `data`.
+    pub args: Option<ArgsSource>,
+    /// What it is about, a template: as the `key` of a publisher's line.
+    pub key: Option<String>,
+    /// False: the client itself does not get it.
+    pub to_self: Option<bool>,
+    /// True: whoever cannot take it at once does not get it.
+    #[serde(default)]
+    pub volatile: bool,
 }
 
 /// One event for the client that sent the message.
@@ -194,45 +237,83 @@ pub enum ArgsSource {
 }
 
 /// Not an untagged enum: its errors would not say what is wrong inside the table.
-fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ReplySource>, D::Error> {
-    struct OneOrMany;
-    impl<'de> Visitor<'de> for OneOrMany {
-        type Value = Vec<ReplySource>;
+fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct OneOrMany<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
+        type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a table { event, data } or an array of them")
         }
 
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            Ok(vec![ReplySource::deserialize(value::MapAccessDeserializer::new(map))?])
+            Ok(vec![T::deserialize(value::MapAccessDeserializer::new(map))?])
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
             Vec::deserialize(value::SeqAccessDeserializer::new(seq))
         }
     }
-    deserializer.deserialize_any(OneOrMany)
+    deserializer.deserialize_any(OneOrMany(PhantomData))
+}
+
+/// A boolean or a string, which stands for something else.
+fn bool_or_text<'de, D: Deserializer<'de>, T: From<bool> + From<String>>(
+    deserializer: D,
+    expecting: &'static str,
+) -> Result<T, D::Error> {
+    struct BoolOrText<T>(&'static str, PhantomData<T>);
+    impl<T: From<bool> + From<String>> Visitor<'_> for BoolOrText<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_bool<E>(self, fixed: bool) -> Result<T, E> {
+            Ok(fixed.into())
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<T, E> {
+            Ok(text.to_owned().into())
+        }
+    }
+    deserializer.deserialize_any(BoolOrText(expecting, PhantomData))
+}
+
+impl From<bool> for Condition {
+    fn from(fixed: bool) -> Condition {
+        Condition::Fixed(fixed)
+    }
+}
+
+impl From<String> for Condition {
+    fn from(text: String) -> Condition {
+        Condition::Expression(text)
+    }
+}
+
+impl From<bool> for SnapshotWish {
+    fn from(fixed: bool) -> SnapshotWish {
+        SnapshotWish::OfJoined(fixed)
+    }
+}
+
+impl From<String> for SnapshotWish {
+    fn from(text: String) -> SnapshotWish {
+        SnapshotWish::OfRoom(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for SnapshotWish {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SnapshotWish, D::Error> {
+        bool_or_text(deserializer, "true, false or a string with the name of a room")
+    }
 }
 
 impl<'de> Deserialize<'de> for Condition {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Condition, D::Error> {
-        struct BoolOrText;
-        impl Visitor<'_> for BoolOrText {
-            type Value = Condition;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, false or a string with an expression")
-            }
-
-            fn visit_bool<E>(self, fixed: bool) -> Result<Condition, E> {
-                Ok(Condition::Fixed(fixed))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Condition, E> {
-                Ok(Condition::Expression(text.to_owned()))
-            }
-        }
-        deserializer.deserialize_any(BoolOrText)
+        bool_or_text(deserializer, "true, false or a string with an expression")
     }
 }
 

@@ -96,6 +96,8 @@ pub(super) enum Template {
     /// JSON text without any expression in it.
     Fixed(String),
     Text(Text),
+    /// What a room keeps: see [`put_snapshots`].
+    Snapshot,
     Array(Vec<Template>),
     /// Keys as JSON strings.
     Table(Vec<(String, Template)>),
@@ -105,6 +107,7 @@ impl Template {
     /// `key` says where `value` stands; it is extended on the way in, and names the place of a fault on return.
     pub(super) fn compile(value: &toml::Value, moment: Moment, key: &mut KeyPath) -> Result<Template, Fault> {
         Ok(match value {
+            toml::Value::String(text) if text == "{snapshot}" => Template::Snapshot,
             toml::Value::String(text) => {
                 let text = Text::compile(text, moment)?;
                 if text.is_literal() { Template::Fixed(fixed_string(&text)) } else { Template::Text(text) }
@@ -137,6 +140,12 @@ impl Template {
         match self {
             Template::Fixed(text) => out.push_str(text),
             Template::Text(text) => text.write_value(scope, out)?,
+            Template::Snapshot => {
+                let number = scope.snapshot.ok_or("no room's snapshot was asked for")?;
+                out.push(SNAPSHOT_MARK);
+                out.push_str(&number.to_string());
+                out.push(SNAPSHOT_MARK);
+            }
             Template::Array(items) => {
                 out.push('[');
                 write_joined(items, scope, out)?;
@@ -156,6 +165,16 @@ impl Template {
             }
         }
         Ok(())
+    }
+
+    /// True if a room's snapshot stands somewhere in it.
+    pub(super) fn has_snapshot(&self) -> bool {
+        match self {
+            Template::Fixed(_) | Template::Text(_) => false,
+            Template::Snapshot => true,
+            Template::Array(items) => items.iter().any(Template::has_snapshot),
+            Template::Table(members) => members.iter().any(|(_, member)| member.has_snapshot()),
+        }
     }
 
     /// One text, if nothing in it depends on a message.
@@ -194,6 +213,26 @@ pub(super) fn write_joined(values: &[Template], scope: Scope<'_>, out: &mut Stri
         value.write(scope, out)?;
     }
     Ok(())
+}
+
+/// Stands around the number of a snapshot that is to be put in. JSON has no such character, and whatever becomes part
+/// of a template's JSON is valid or escaped: no client can write one.
+const SNAPSHOT_MARK: char = '\u{1}';
+
+/// JSON with `snapshots` in the places that [`Outcome::values`](super::Outcome::values) numbers.
+#[must_use]
+pub fn put_snapshots(json: &str, snapshots: &[impl AsRef<str>]) -> String {
+    let mut out = String::new();
+    // Every second piece is a number between two marks.
+    for (index, piece) in json.split(SNAPSHOT_MARK).enumerate() {
+        if index % 2 == 0 {
+            out.push_str(piece);
+        } else {
+            let number: usize = piece.parse().expect("marks stand around numbers");
+            out.push_str(snapshots[number].as_ref());
+        }
+    }
+    out
 }
 
 /// `text` as a JSON string.
