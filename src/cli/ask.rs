@@ -7,8 +7,9 @@ use super::args::Check;
 use crate::base::ids::RoomName;
 use crate::config::{Config, EndpointKind};
 use crate::proto::json::{self, Kind};
+use crate::proto::line::KEY_BYTES_MAX;
 use crate::session::namespace::{NamespaceName, is_namespace_name};
-use crate::session::rules::{Args, Facts, Outcome, Refusal, RoomStep, State, UnknownEvents};
+use crate::session::rules::{Args, Facts, Outcome, Refusal, Reply, RoomStep, State, UnknownEvents, put_snapshots};
 use crate::shard::Namespace;
 
 /// What `{sid}` is in the answer, unless the question says otherwise: as long as a real one.
@@ -290,13 +291,48 @@ impl Question<'_> {
         if after > max {
             return Err(Refusal::new(format!("this would make {after} rooms; a socket can be in {max}")));
         }
+        let (snapshots, values) = self.snapshots(outcome, &joined, &already)?;
+        self.check_emits(outcome)?;
         socket.rooms = [stays, joined.clone()].concat();
         let state = outcome.state.clone().filter(|state| *state != socket.state);
         if let Some(state) = &state {
             socket.state = state.clone();
         }
         let rooms = socket.rooms.clone();
-        Ok(Moved { left, already, joined, rooms, state: state.map(|state| state.as_json().to_owned()) })
+        let state = state.map(|state| state.as_json().to_owned());
+        Ok(Moved { left, already, joined, rooms, state, snapshots, values })
+    }
+
+    /// The rooms whose kept events follow the replies, and for each room whose kept values stand in them what is shown
+    /// in their place: only a server knows them.
+    fn snapshots(
+        &self,
+        outcome: &Outcome,
+        joined: &[String],
+        already: &[String],
+    ) -> Result<(Vec<String>, Vec<String>), Refusal> {
+        let names = |rooms: &[String]| {
+            rooms.iter().map(|room| self.room_name(room).map_err(Refusal::new)).collect::<Result<Vec<_>, _>>()
+        };
+        let mut events = names(&outcome.snapshots)?;
+        events.retain(|room| joined.contains(room) || already.contains(room));
+        let values = names(&outcome.values)?.iter().map(|room| format!("[what {room} keeps]")).collect();
+        Ok((events, values))
+    }
+
+    /// What a shard asks of the events that rules send.
+    fn check_emits(&self, outcome: &Outcome) -> Result<(), Refusal> {
+        for emit in &outcome.emits {
+            for room in emit.rooms.iter().flatten() {
+                self.room_name(room).map_err(Refusal::new)?;
+            }
+            let bytes = emit.key.as_ref().map_or(1, String::len);
+            if !(1..=KEY_BYTES_MAX).contains(&bytes) {
+                let reason = format!("the event's key has {bytes} bytes; it needs 1 to {KEY_BYTES_MAX}");
+                return Err(Refusal::new(reason));
+            }
+        }
+        Ok(())
     }
 
     fn room_name(&self, name: &str) -> Result<String, String> {
@@ -311,13 +347,21 @@ impl Question<'_> {
             }
         }
         for reply in &outcome.replies {
-            let name = json::unescape(&reply.name_json).unwrap_or_default();
-            hears(text, format!("{name} {}", reply.args_json).trim_end());
+            hears(text, &event_shown(reply, &moved.values));
         }
         if let Some(Args { json, .. }) = &outcome.ack
             && self.is_served(EndpointKind::SocketIo)
         {
-            acknowledged(text, if json.is_empty() { "nothing" } else { json });
+            let json = put_snapshots(json, &moved.values);
+            acknowledged(text, if json.is_empty() { "nothing" } else { &json });
+        }
+        if !moved.snapshots.is_empty() {
+            hears(text, &format!("then what {} keeps, event by event", moved.snapshots.join(", ")));
+        }
+        for emit in &outcome.emits {
+            let rooms = emit.rooms.as_ref().map_or_else(|| "the whole namespace".to_owned(), |rooms| rooms.join(", "));
+            let except = if emit.to_self { "" } else { ", itself excepted" };
+            line(text, "sends", &format!("{} to {rooms}{except}", event_shown(&emit.event, &[])));
         }
         if let Some(state) = &moved.state {
             line(text, "remembered", state);
@@ -360,6 +404,15 @@ struct Moved {
     rooms: Vec<String>,
     /// Its new state, if it changed.
     state: Option<String>,
+    /// Rooms whose kept events it gets.
+    snapshots: Vec<String>,
+    /// What is shown for kept values, by number.
+    values: Vec<String>,
+}
+
+fn event_shown(event: &Reply, values: &[String]) -> String {
+    let name = json::unescape(&event.name_json).unwrap_or_default();
+    format!("{name} {}", put_snapshots(&event.args_json, values)).trim_end().to_owned()
 }
 
 fn leaves(step: &RoomStep, room: &str) -> bool {
@@ -442,6 +495,21 @@ join = ["a", "b", "c"]
 [[namespace.on]]
 event = "list"
 reply = { event = "back", args = "{args}" }
+
+[[namespace.on]]
+event = "watch"
+join = ["s:{data}"]
+snapshot = true
+emit = { rooms = ["s:{data}", "log"], event = "watches", data = { sid = "{sid}" }, to_self = false }
+
+[[namespace.on]]
+event = "look"
+snapshot = "s:{data}"
+reply = { event = "seen", data = { all = "{snapshot}" } }
+
+[[namespace.on]]
+event = "tag"
+emit = { event = "tagged", key = "{data}" }
 
 [[namespace.on]]
 event = "where"
@@ -574,6 +642,37 @@ join = ["{captures.id}"]
                 None,
                 None,
                 "It says \"where\": accepted.\n  hears         at [1]\n  then          is disconnected\n",
+            ),
+            (
+                SEATS,
+                "watch",
+                Some("7"),
+                None,
+                r#"It says "watch" 7: accepted.
+  joins         s:7
+  hears         then what s:7 keeps, event by event
+  sends         watches {"sid":"exampleSid0123456789"} to s:7, log, itself excepted
+  is then in    s:7
+"#,
+            ),
+            (
+                SEATS,
+                "look",
+                Some("7"),
+                None,
+                "It says \"look\" 7: accepted.\n  hears         seen {\"all\":[what s:7 keeps]}\n  \
+                 is then in    no rooms\n",
+            ),
+            (
+                SEATS,
+                "tag",
+                Some(r#""""#),
+                None,
+                r#"It says "tag" "": refused: the event's key has 0 bytes; it needs 1 to 200.
+  hears         error {"message":"the event's key has 0 bytes; it needs 1 to 200","event":"tag"}
+  acknowledged  {"error":{"message":"the event's key has 0 bytes; it needs 1 to 200","event":"tag"}}, if it asks for that
+  changes       nothing else
+"#,
             ),
             (
                 SEATS,

@@ -9,7 +9,8 @@ use super::{ask, say};
 use crate::base::class::SnapshotOptions;
 use crate::config::{Config, EndpointKind, EndpointShape, NUMBERS};
 use crate::session::rules::{
-    ArgsSource, Condition, EventRule, ReplySource, RoomsSource, RulesSource, SlowConsumerSource, UnknownEvents,
+    ArgsSource, Condition, EmitSource, EventRule, ReplySource, RoomsSource, RulesSource, SlowConsumerSource,
+    SnapshotWish, UnknownEvents,
 };
 
 /// Longest sentence on a line of its own: terminals rarely show more.
@@ -114,11 +115,7 @@ fn namespace(rules: &RulesSource, text: &mut String) {
         Some(_) => "such a namespace",
     };
     for rule in &rules.connect {
-        let rule = rule.clone();
-        let (when, allow, error, set) = (rule.when, rule.allow, rule.error, rule.set);
-        let (leave, join, reply) = (rule.leave, rule.join, rule.reply);
-        let rule = EventRule { when, allow, error, set, leave, join, reply, ..EventRule::default() };
-        sentence(&format!("connects to {title}"), "may", &rule, text);
+        sentence(&format!("connects to {title}"), "may", &rule.to_event_rule(), text);
     }
     for rule in &rules.on {
         sentence(&format!("says {:?}", rule.event), "is heard", rule, text);
@@ -207,6 +204,14 @@ fn sentence(says: &str, plain: &str, rule: &EventRule, text: &mut String) {
         Some(ArgsSource::Text(_)) => parts.push("gets its arguments back as acknowledgement, if it asks".to_owned()),
         Some(ArgsSource::Args(_)) => parts.push("gets an acknowledgement, if it asks".to_owned()),
     }
+    match &rule.snapshot {
+        None | Some(SnapshotWish::OfJoined(false)) => {}
+        Some(SnapshotWish::OfJoined(true)) => {
+            parts.push("gets what the joined rooms keep, then what is new in them".to_owned());
+        }
+        Some(SnapshotWish::OfRoom(room)) => parts.push(format!("is told what {room} keeps")),
+    }
+    parts.extend(rule.emit.iter().map(emitted));
     if rule.disconnect {
         parts.push("is disconnected".to_owned());
     }
@@ -219,6 +224,14 @@ fn sentence(says: &str, plain: &str, rule: &EventRule, text: &mut String) {
     } else {
         let _ = writeln!(text, "{subject}:\n    {}.", parts.join(";\n    "));
     }
+}
+
+/// `sends "said" to room:{data.room}, itself excepted`
+fn emitted(emit: &EmitSource) -> String {
+    let rooms = emit.rooms.as_ref().map_or_else(|| "the whole namespace".to_owned(), |rooms| rooms.join(", "));
+    let except = if emit.to_self == Some(false) { ", itself excepted" } else { "" };
+    let volatile = if emit.volatile { ", but to nobody who must wait for it" } else { "" };
+    format!("sends {:?} to {rooms}{except}{volatile}", emit.event)
 }
 
 fn capitalized(text: &str) -> String {
@@ -322,6 +335,18 @@ All limits have their defaults.
             [[namespace.on]]
             event = "ping"
             [[namespace.on]]
+            event = "look"
+            snapshot = "train:{data.no}"
+            reply = { event = "seen", data = "{snapshot}" }
+            [[namespace.on]]
+            event = "say"
+            join = ["train:{data.no}"]
+            snapshot = true
+            emit = [
+                { rooms = ["train:{data.no}", "x"], event = "said", data = "{data}", to_self = false },
+                { event = "noise", volatile = true },
+            ]
+            [[namespace.on]]
             event = "no"
             allow = false
             error = { message = "never", data = 1 }
@@ -364,6 +389,14 @@ namespace /a
     gets its arguments back as acknowledgement, if it asks;
     is disconnected.
   A client that says "ping" is heard.
+  A client that says "look":
+    is answered with "seen";
+    is told what train:{data.no} keeps.
+  A client that says "say":
+    joins train:{data.no};
+    gets what the joined rooms keep, then what is new in them;
+    sends "said" to train:{data.no}, x, itself excepted;
+    sends "noise" to the whole namespace, but to nobody who must wait for it.
   A client that says "no" is refused with the words "never".
   Whatever else clients say is refused.
 
