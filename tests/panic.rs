@@ -46,6 +46,7 @@ fn start() -> Running {
         horizons: net::Horizons::new(1),
         polling: AtomicUsize::new(0),
         admission: Admission::new(Default::default()),
+        identity: net::Published::new(None),
     });
     let loopback = "127.0.0.1:0".parse().unwrap();
     let client_listener = listener::bind(loopback, 1).unwrap().remove(0);

@@ -4,10 +4,11 @@
 use std::fmt::Write as _;
 
 use super::args::Check;
-use crate::base::ids::RoomName;
+use crate::base::ids::{NamespaceId, RoomName};
 use crate::config::{Config, EndpointKind};
 use crate::proto::json::{self, Kind};
 use crate::proto::line::KEY_BYTES_MAX;
+use crate::session::identity::{Identity, TokenError};
 use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::rules::{Args, Facts, Outcome, Refusal, Reply, RoomStep, State, UnknownEvents, put_snapshots};
 use crate::shard::Namespace;
@@ -58,10 +59,19 @@ pub(super) fn is_asked(check: &Check) -> bool {
 ///
 /// # Errors
 /// The question makes no sense, and why.
-pub(super) fn answer(check: &Check, config: &Config) -> Result<String, String> {
-    let client = Client::parse(check.client.as_deref().unwrap_or("{}"))?;
+pub(super) fn answer(check: &Check, config: &Config, identity: Option<&Identity>) -> Result<String, String> {
+    let mut client = Client::parse(check.client.as_deref().unwrap_or("{}"))?;
     let args = arguments(check)?;
     let mut text = String::new();
+    match identity {
+        Some(identity) => client.auth = identity.without_tokens_in(&client.auth).into(),
+        None if client.claims != "null" => {
+            text.push_str(
+                "Without any [[auth.key]] no client has claims; as if these were of a token that is valid:\n",
+            );
+        }
+        None => {}
+    }
     let _ = write!(text, "A client at {} connects to {}: ", client.ip, client.namespace);
     let namespaces = config.namespaces().map_err(|error| error.to_string())?;
     let Some(index) = find(&namespaces, &client.namespace, config.limits.namespace_bytes_max) else {
@@ -75,11 +85,19 @@ pub(super) fn answer(check: &Check, config: &Config) -> Result<String, String> {
         NamespaceName::Exact(_) => Vec::new(),
     };
     let question = Question { config, client: &client, namespace, index, captures };
+    if client.claims == "null" && identity.is_some_and(|identity| identity.is_required(NamespaceId(index as u16))) {
+        question.refuse_token(TokenError::Missing, &mut text);
+        return Ok(text);
+    }
     let mut socket = Socket::default();
     if !question.connect(&mut socket, &mut text) {
         return Ok(text);
     }
     let Some(event) = &check.event else { return Ok(text) };
+    if identity.is_some_and(|identity| identity.is_refresh(event)) {
+        let _ = writeln!(text, "It says {event:?}: that brings a new token, which only a server can judge.");
+        return Ok(text);
+    }
     question.meanwhile(&mut socket)?;
     question.event(event, &args, &mut socket, &mut text);
     Ok(text)
@@ -222,6 +240,19 @@ impl Question<'_> {
                 }
                 false
             }
+        }
+    }
+
+    /// Says what a client hears that has not the token that it needs.
+    fn refuse_token(&self, error: TokenError, text: &mut String) {
+        let (reason, code) = (shown(&error.to_string()), error.label());
+        let _ = writeln!(text, "refused: {error}.");
+        if self.is_served(EndpointKind::SocketIo) {
+            hears(text, &format!("connect_error {reason}, data {{\"code\":\"{code}\"}}"));
+        }
+        if self.is_served(EndpointKind::Raw) {
+            line(text, "raw: hears", &format!("error {{\"message\":{reason},\"data\":{{\"code\":\"{code}\"}}}}"));
+            line(text, "raw: closed", &format!("4401 {reason}"));
         }
     }
 
@@ -529,7 +560,10 @@ join = ["{captures.id}"]
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let (client, event, data, args) = (Some(client.to_owned()), owned(event), owned(data), owned(args));
         let check = Check { file: "f".into(), client, event, data, args };
-        answer(&check, &Config::parse(CONFIG, "f").unwrap())
+        let config = Config::parse(CONFIG, "f").unwrap();
+        let said = answer(&check, &config, None)?;
+        let note = "Without any [[auth.key]] no client has claims; as if these were of a token that is valid:\n";
+        Ok(said.strip_prefix(note).unwrap_or(&said).to_owned())
     }
 
     #[test]
@@ -691,6 +725,31 @@ join = ["{captures.id}"]
             let said = &said[said.find("It says").unwrap()..];
             assert_eq!(said, expected, "{client} {event}");
         }
+    }
+
+    #[test]
+    fn tokens_are_asked_for() {
+        let key = format!("{}/examples/keys/demo-hs256.secret", env!("CARGO_MANIFEST_DIR"));
+        let auth = format!(
+            "[auth]\nrequire = true\nrefresh_event = 'refresh'\n[[auth.key]]\nalgorithm = 'HS256'\nfile = '{key}'\n"
+        );
+        let config = Config::parse(&format!("{auth}{CONFIG}"), "f").unwrap();
+        let (identity, _) = config.identity().unwrap().unwrap();
+        let ask = |client: &str, event: Option<&str>| {
+            let (client, event) = (Some(client.to_owned()), event.map(str::to_owned));
+            let check = Check { file: "f".into(), client, event, data: None, args: None };
+            answer(&check, &config, Some(&identity)).unwrap()
+        };
+        assert_eq!(
+            ask(r#"{"ns":"/seats","auth":{"token":"x"}}"#, None),
+            r#"A client at 127.0.0.1 connects to /seats: refused: a token is required.
+  hears         connect_error "a token is required", data {"code":"token_missing"}
+  raw: hears    error {"message":"a token is required","data":{"code":"token_missing"}}
+  raw: closed   4401 "a token is required"
+"#
+        );
+        assert!(ask(r#"{"ns":"/seats","claims":{}}"#, None).contains("accepted"));
+        assert!(ask(r#"{"ns":"/seats","claims":{}}"#, Some("refresh")).ends_with("which only a server can judge.\n"));
     }
 
     #[test]

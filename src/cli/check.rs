@@ -23,10 +23,15 @@ const LINE_CHARS: usize = 100;
 pub(super) fn run(check: &Check, out: &mut dyn Write) -> Result<(), String> {
     let config = Config::load(&check.file).map_err(|error| error.to_string())?;
     config.check_exposure().map_err(|error| error.to_string())?;
+    let identity = config.identity().map_err(|error| error.to_string())?;
     let text = if ask::is_asked(check) {
-        ask::answer(check, &config)?
+        ask::answer(check, &config, identity.as_ref().map(|(identity, _)| identity))?
     } else {
-        format!("{} is a valid config.\n\n{}", check.file.display(), explained(&config))
+        let mut text = format!("{} is a valid config.\n\n{}", check.file.display(), explained(&config));
+        if let Some((_, warnings)) = identity.filter(|(_, warnings)| !warnings.is_empty()) {
+            let _ = writeln!(text, "\nKey files:\n  {}", warnings.join("\n  "));
+        }
+        text
     };
     say(out, text.trim_end()).map(|_| ())
 }
@@ -41,12 +46,13 @@ fn explained(config: &Config) -> String {
     };
     let _ = writeln!(text, "clients     {}, on {cores}{}", config.server.listen, shown_public(config.server.public));
     pages_and_proxies(config, &mut text);
+    tokens(config, &mut text);
     let _ = writeln!(text, "publishers  {}{}", config.ingest.listen, shown_public(config.ingest.public));
     let _ = writeln!(text, "operators   {}{}", config.ops.listen, shown_public(config.ops.public));
     let _ = writeln!(text, "log         {}, {}\n", config.log.level, config.log.format);
     endpoints(config, &mut text);
     for rules in config.rules() {
-        namespace(rules, &mut text);
+        namespace(rules, config.auth.require, &mut text);
     }
     differences(config, &mut text);
     text
@@ -70,6 +76,34 @@ fn pages_and_proxies(config: &Config, text: &mut String) {
     }
     if !config.server.trusted_proxies.is_empty() {
         let _ = writeln!(text, "proxies     {}", config.server.trusted_proxies.join(", "));
+    }
+}
+
+/// How clients show who they are.
+fn tokens(config: &Config, text: &mut String) {
+    let auth = &config.auth;
+    if auth.key.is_empty() {
+        return;
+    }
+    let mut parts = vec![format!("in {}", auth.sources.join(", else "))];
+    for (what, wanted) in [("for", &auth.audience), ("issued by", &auth.issuer)] {
+        if !wanted.is_empty() {
+            parts.push(format!("{what} {}", wanted.join(" or ")));
+        }
+    }
+    if let Some(event) = &auth.refresh_event {
+        parts.push(format!("anew by the event {event:?}"));
+    }
+    let _ = writeln!(text, "tokens      {}", parts.join("; "));
+    for key in &auth.key {
+        let kid = key.kid.as_ref().map_or_else(String::new, |kid| format!(", kid {kid:?}"));
+        let _ = match (&key.jwks, key.algorithm, &key.file) {
+            (Some(file), ..) => writeln!(text, "            verified by the keys in {file}"),
+            (None, Some(algorithm), Some(file)) => {
+                writeln!(text, "            verified by {file}: {}{kid}", algorithm.name())
+            }
+            _ => unreachable!("keys were checked"),
+        };
     }
 }
 
@@ -99,11 +133,16 @@ fn endpoints(config: &Config, text: &mut String) {
     }
 }
 
-fn namespace(rules: &RulesSource, text: &mut String) {
+fn namespace(rules: &RulesSource, require: bool, text: &mut String) {
     let _ = match &rules.pattern {
         None => writeln!(text, "\nnamespace {}", rules.title()),
         Some(pattern) => writeln!(text, "\nevery namespace whose name matches {pattern} as a whole"),
     };
+    match (rules.require.unwrap_or(require), require) {
+        (true, _) => text.push_str("  No client connects without a valid token.\n"),
+        (false, true) => text.push_str("  Clients need no token here.\n"),
+        (false, false) => {}
+    }
     for class in &rules.rooms {
         rooms(class, text);
     }
@@ -410,6 +449,40 @@ Not the default:
   mesh.ring_slots = 16 (default 0, chosen by the number of cores)
 "#
         );
+    }
+
+    #[test]
+    fn tokens_in_words() {
+        let text = r#"
+            server.listen = "0.0.0.0:80"
+            [auth]
+            require = true
+            sources = ["auth.token", "cookie.t"]
+            audience = ["a", "b"]
+            issuer = ["https://id"]
+            refresh_event = "refresh"
+            [[auth.key]]
+            algorithm = "RS256"
+            kid = "1"
+            file = "keys/a.pem"
+            [[auth.key]]
+            jwks = "keys/set"
+            [[namespace]]
+            name = "/"
+            [[namespace]]
+            name = "/open"
+            require = false
+        "#;
+        let is = explained(&Config::parse(text, "f").unwrap());
+        let start = r#"clients     0.0.0.0:80, on all cores
+tokens      in auth.token, else cookie.t; for a or b; issued by https://id; anew by the event "refresh"
+            verified by keys/a.pem: RS256, kid "1"
+            verified by the keys in keys/set
+publishers  127.0.0.1:3100
+"#;
+        assert!(is.starts_with(start), "{is}");
+        assert!(is.contains("namespace /\n  No client connects without a valid token.\n  Every"), "{is}");
+        assert!(is.contains("namespace /open\n  Clients need no token here.\n  Every"), "{is}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The configuration: TOML to each module's Options. Knows every setting with its default and bounds, and nothing of
 //! what the modules do with them; the reference for operators is `development.toml`.
 
+mod auth;
 mod bounds;
 mod classes;
 mod document;
@@ -8,12 +9,13 @@ mod endpoints;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
 
+pub use auth::{Auth, AuthKey};
 pub(crate) use bounds::NUMBERS;
 pub use document::ConfigError;
 use document::{Document, path};
@@ -24,6 +26,7 @@ use crate::ingest::publisher;
 use crate::proto::cors;
 use crate::proto::forwarded::TrustedProxies;
 use crate::session::admission;
+use crate::session::identity::Identity;
 use crate::session::namespace::{NamePattern, NamespaceName, is_namespace_name};
 use crate::session::rules::{NamespaceRules, PathStep, RuleError, RulesSource};
 use crate::session::{HeartbeatOptions, LimitOptions};
@@ -43,6 +46,8 @@ pub struct Config {
     pub server: Server,
     /// `[cors]`
     pub cors: Cors,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[ops]`
@@ -63,6 +68,8 @@ pub struct Config {
     allowed_origins: cors::Cors,
     trusted_proxies: TrustedProxies,
     document: Document,
+    /// Where the file is: paths in it begin here.
+    folder: PathBuf,
     is_development: bool,
 }
 
@@ -72,6 +79,7 @@ pub struct Config {
 struct File {
     server: Server,
     cors: Cors,
+    auth: Auth,
     ingest: Ingest,
     ops: Ops,
     limits: Limits,
@@ -347,7 +355,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => Config::parse(&text, &file),
+            Ok(text) => {
+                let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+                Ok(Config { folder, ..Config::parse(&text, &file)? })
+            }
             Err(error) => Err(ConfigError {
                 file,
                 place: None,
@@ -373,6 +384,7 @@ impl Config {
         let allowed_origins = compile_cors(&document, &file.cors)?;
         let trusted_proxies = compile_proxies(&document, &file.server)?;
         check_namespaces(&document, &file.namespace)?;
+        auth::check(&document, &file.auth, &file.namespace)?;
         for (index, rules) in file.namespace.iter().enumerate() {
             NamespaceRules::compile(rules).map_err(|error| rule_error(&document, index, error))?;
         }
@@ -383,6 +395,7 @@ impl Config {
         Ok(Config {
             server: file.server,
             cors: file.cors,
+            auth: file.auth,
             ingest: file.ingest,
             ops: file.ops,
             limits: file.limits,
@@ -395,6 +408,7 @@ impl Config {
             allowed_origins,
             trusted_proxies,
             document,
+            folder: PathBuf::new(),
             is_development: false,
         })
     }
@@ -425,9 +439,9 @@ impl Config {
             (
                 "server",
                 server.listen,
-                server.public,
-                "clients are not authenticated by this version; set server.public = true if rules and a proxy take \
-                 care of it",
+                server.public || self.auth.require,
+                "clients are not authenticated; set auth.require = true and an [[auth.key]], or server.public = true \
+                 if rules and a proxy take care of it",
             ),
             (
                 "ingest",
@@ -586,6 +600,15 @@ impl Config {
             Ok(shard::Namespace { name, rules, classes: classes::compile(&source.rooms) })
         };
         self.namespaces.iter().map(compile).collect()
+    }
+
+    /// Reads the keys of `[auth]` and makes of them what identifies clients, with a sentence about each that is odd;
+    /// `None` if there are none. Reads the files anew at each call.
+    ///
+    /// # Errors
+    /// The first file that cannot be read or has no key.
+    pub fn identity(&self) -> Result<Option<(Identity, Vec<String>)>, ConfigError> {
+        auth::load(&self.document, &self.folder, &self.auth, &self.namespaces)
     }
 
     /// By namespace: true if a raw endpoint shows its events as flat objects.
@@ -1009,16 +1032,17 @@ mod tests {
         defaults.cors.origins = reference.cors.origins.clone();
         assert_eq!(format!("{:?}", settings(&reference)), format!("{:?}", settings(&defaults)));
         assert_eq!(reference.net_options().endpoints, defaults.net_options().endpoints);
-        // Not by being left out: the text names every key there is, as the error for an unknown one lists them.
+        // Not by being left out: the text names every key there is, as the error for an unknown one lists them. Without
+        // a default there is nothing to show but a comment.
+        let comments = ["auth.refresh_event", "auth.key"];
         let tables = reference.document.tables().unwrap();
-        for section in ["server", "cors", "ingest", "ops", "limits", "heartbeat", "mesh", "rooms", "log"] {
+        for section in ["server", "cors", "auth", "ingest", "ops", "limits", "heartbeat", "mesh", "rooms", "log"] {
             let message = Config::parse(&format!("[{section}]\nqqqqqqqqqqqq = 1"), "f").unwrap_err().message;
             let keys = message.split_once(" are ").or(message.split_once("mean ")).map(|(_, keys)| keys);
             for key in keys.unwrap_or_else(|| panic!("{section}: {message}")).split(", ") {
-                assert!(
-                    bounds::find(&tables, &format!("{section}.{key}")).is_some(),
-                    "{section}.{key} is not described"
-                );
+                let key = format!("{section}.{key}");
+                let is_shown = bounds::find(&tables, &key).is_some() || comments.contains(&&*key);
+                assert!(is_shown, "{key} is not described");
             }
         }
         for number in NUMBERS {
@@ -1027,8 +1051,8 @@ mod tests {
     }
 
     fn settings(config: &Config) -> impl fmt::Debug {
-        let Config { server, cors, ingest, ops, limits, heartbeat, mesh, rooms, log, .. } = config.clone();
-        (server, cors, ingest, ops, limits, heartbeat, mesh, rooms, log)
+        let Config { server, cors, auth, ingest, ops, limits, heartbeat, mesh, rooms, log, .. } = config.clone();
+        (server, cors, auth, ingest, ops, limits, heartbeat, mesh, rooms, log)
     }
 
     #[test]
@@ -1179,8 +1203,8 @@ mod tests {
         for (text, error) in [
             (
                 "[server]\nlisten = \"0.0.0.0:3000\"",
-                "f.toml:2:10: server.listen = \"0.0.0.0:3000\": clients are not authenticated by this version; set \
-                 server.public = true if rules and a proxy take care of it",
+                "f.toml:2:10: server.listen = \"0.0.0.0:3000\": clients are not authenticated; set \
+                 auth.require = true and an [[auth.key]], or server.public = true if rules and a proxy take care of it",
             ),
             (
                 "[server]\npublic = true\n[ingest]\nlisten = \"[::]:3100\"",

@@ -562,7 +562,8 @@ mod tests {
         fn client(&mut self) -> SlotRef {
             let transport = SlotRef { slot: 0, generation: 0 };
             let ip = std::net::Ipv4Addr::LOCALHOST.into();
-            let handshake = Handshake { kind: Kind::SocketIo, query: "", ip, polls: false, message_bytes_max: 100 };
+            let handshake =
+                Handshake { kind: Kind::SocketIo, query: "", bearer: None, ip, polls: false, message_bytes_max: 100 };
             let session = self.shard.open(transport, handshake, Millis(0));
             let _ = self.shard.text(session, "40", Millis(0));
             self.shard.receive(usize::MAX, Millis(0));

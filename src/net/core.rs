@@ -5,6 +5,7 @@ use super::conn::{Conn, Role};
 use super::executor::Sleep;
 use super::http::{HandOver, Http};
 use super::order::{Horizons, Parking};
+use super::published::Published;
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
 use super::{Options, sys};
@@ -16,6 +17,7 @@ use crate::base::wheel::Wheel;
 use crate::ingest::publisher::{Desk, Progress, Publisher};
 use crate::mesh::Plane;
 use crate::session::admission::Admission;
+use crate::session::identity::Identity;
 use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard};
 use socket2::Socket;
 use std::collections::VecDeque;
@@ -77,6 +79,8 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
     pub polling: AtomicUsize,
+    /// How clients are identified; it may change while they are connected.
+    pub identity: Published<Option<Arc<Identity>>>,
 }
 
 /// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher
@@ -170,6 +174,8 @@ pub struct Core {
     fired: Vec<SlotRef>,
     pub(super) drain: Option<Drain>,
     counted: Millis,
+    /// The version of the shard's identity.
+    identity: u64,
 }
 
 /// The end of a core.
@@ -240,8 +246,10 @@ impl Core {
             fired: Vec::new(),
             drain: None,
             counted: Millis(0),
+            identity: 0,
         };
         core.now = core.clock();
+        core.look_at_the_wall_clock();
         if let [Some(clients), _] = &core.listeners {
             core.shared.horizons.listens(core.shard.core(), clients.as_raw_fd());
         }
@@ -311,6 +319,9 @@ impl Core {
         if self.shared.draining.load(Ordering::Relaxed) && self.drain.is_none() {
             self.begin_drain();
         }
+        if let Some(identity) = self.shared.identity.newer_than(&mut self.identity) {
+            self.shard.set_identity((*identity).clone());
+        }
         self.fire_timers();
         self.shard.advance(self.now);
         worked |= self.act();
@@ -371,10 +382,20 @@ impl Core {
     fn get_up(&mut self) {
         self.ring.disable_signal();
         self.shared.bells.get_up(self.shard.core());
+        // Somebody may have set it meanwhile, and deadlines that hang on it may be due.
+        self.look_at_the_wall_clock();
+    }
+
+    /// Tells the shard what time it is outside. Read before our own clock, so that nothing comes too early for the time
+    /// between the two.
+    fn look_at_the_wall_clock(&mut self) {
+        let wall_ns = sys::realtime_ns();
+        self.shard.set_wall_clock(wall_ns.saturating_sub(self.clock_ns()) / 1_000_000);
     }
 
     fn count_now(&mut self) {
         self.counted = self.now;
+        self.look_at_the_wall_clock();
         self.watch_polling();
         self.shard.update_gauges();
         self.shard.counters.kernel_retries = self.ring.retries;

@@ -4,16 +4,17 @@ pub mod logging;
 
 use crate::base::clock::Millis;
 use crate::base::ids::Topology;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::ingest::publisher::Desk;
 use crate::net::wake::Bells;
 use crate::net::{self, executor, listener};
 use crate::ops::admin::{self, Facts};
 use crate::ops::metrics::{CoreMetrics, Exporter};
 use crate::session::admission::Admission;
+use crate::session::identity::Identity;
 use crate::shard::Shard;
 use crate::{mesh, shard};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -39,7 +40,9 @@ struct Addresses {
 pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Result<(), String> {
     logging::install(&config.log)?;
     // Before any thread starts: every thread inherits the mask, and none but this one is told.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let identity = identity(&config).map_err(|error| error.to_string())?;
     if let Err(error) = net::sys::raise_descriptor_limit() {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
@@ -68,6 +71,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         horizons: net::Horizons::new(cores),
         polling: AtomicUsize::new(0),
         admission: Admission::new(config.admission_options()),
+        identity: net::Published::new(identity),
     });
     let config = Arc::new(config);
     let topology = Topology::new(cores, u128::from_ne_bytes(random()?));
@@ -119,14 +123,20 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         write_ports(&file, addresses)?;
     }
 
-    let signal = if signals.forever().next() == Some(SIGINT) { "SIGINT" } else { "SIGTERM" };
+    let signal = loop {
+        match signals.forever().next() {
+            Some(SIGHUP) => reload(&config, &shared),
+            Some(SIGINT) => break "SIGINT",
+            _ => break "SIGTERM",
+        }
+    };
     tracing::info!(signal, drain_ms_max = config.server.drain_ms_max, "draining");
     draining.store(true, Ordering::SeqCst);
     shared.draining.store(true, Ordering::SeqCst);
     shared.bells.ring_all();
     // Who signals again does not want to wait.
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        if signals.forever().any(|signal| signal != SIGHUP) {
             std::process::exit(1);
         }
     });
@@ -135,6 +145,28 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     }
     tracing::info!("drained");
     Ok(())
+}
+
+/// Reads the keys that clients' tokens are verified by.
+fn identity(config: &Config) -> Result<Option<Arc<Identity>>, ConfigError> {
+    let Some((identity, warnings)) = config.identity()? else { return Ok(None) };
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(Some(Arc::new(identity)))
+}
+
+/// Has all cores verify by the keys as they stand in their files now; if one of them is bad, by the former ones.
+fn reload(config: &Config, shared: &net::Shared) {
+    match identity(config) {
+        Ok(None) => tracing::info!("SIGHUP: there are no keys to read again"),
+        Ok(identity) => {
+            shared.identity.publish(identity);
+            shared.bells.ring_all();
+            tracing::info!("SIGHUP: the keys were read again");
+        }
+        Err(error) => tracing::error!("SIGHUP: the former keys stay: {error}"),
+    }
 }
 
 /// Ends the process if it is dropped by a panic.

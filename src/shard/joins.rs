@@ -267,7 +267,7 @@ impl Shard {
         self.forget_socket(session, socket);
     }
 
-    fn say_goodbye(&mut self, session: SlotRef, socket: SlotRef) {
+    pub(super) fn say_goodbye(&mut self, session: SlotRef, socket: SlotRef) {
         self.scratch.clear();
         let name = name_of(&self.namespaces, self.sockets[socket.slot].namespace_ref());
         socketio::disconnect(&mut self.scratch, name);

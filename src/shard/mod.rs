@@ -5,6 +5,7 @@
 mod asks;
 mod clients;
 mod delivery;
+mod identity;
 mod joins;
 mod limits;
 pub mod messages;
@@ -22,15 +23,19 @@ use crate::proto::line::Acks;
 use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
 use crate::session::admission::Place;
+use crate::session::identity::{Bearer, Identity};
 use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
-use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query};
+use crate::session::{
+    Beat, Credentials, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query,
+};
 use messages::{Down, ReceiptTo, Up};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use asks::AskOptions;
 pub use delivery::Line;
@@ -77,8 +82,10 @@ pub struct Handshake<'a> {
     pub kind: Kind,
     /// True if the connection's request is the session's first poll, false if it opened a WebSocket.
     pub polls: bool,
-    /// The query string.
+    /// The query string, without tokens.
     pub query: &'a str,
+    /// The token that came with the request.
+    pub bearer: Option<&'a Bearer>,
     /// The client's address.
     pub ip: IpAddr,
     /// Largest message or POST that the endpoint takes.
@@ -112,6 +119,10 @@ pub const CLIENT_LEFT: Closing = Closing::new(1000, "client left");
 pub const DISCONNECTED: Closing = Closing::new(1000, "server disconnect");
 /// A rule refused the raw connection.
 pub const REFUSED: Closing = Closing::new(4403, "refused");
+/// A raw client has no valid token.
+pub const UNAUTHENTICATED: Closing = Closing::new(4401, "unauthenticated");
+/// The token of a raw client has ended.
+pub const TOKEN_EXPIRED: Closing = Closing::new(4401, "token expired");
 /// The client broke Engine.IO's, Socket.IO's or the raw protocol.
 pub const PROTOCOL_ERROR: Closing = Closing::new(1002, "parse error");
 /// A text endpoint got a binary message.
@@ -252,6 +263,10 @@ pub struct Shard {
     scratch: Vec<u8>,
     json: crate::proto::json::Scratch,
     stock: Stock,
+    /// `None` while tokens have no meaning: there are no keys.
+    identity: Option<Arc<Identity>>,
+    /// The Unix time of [`Millis`] 0, in milliseconds.
+    unix_origin_ms: u64,
     /// As of the last [`Shard::advance`].
     now: Millis,
     rates: limits::Rates,
@@ -322,6 +337,8 @@ impl Shard {
             scratch: Vec::new(),
             json: crate::proto::json::Scratch::default(),
             stock: Stock::new(),
+            identity: None,
+            unix_origin_ms: 0,
             now,
             rates: limits::Rates::new(&options.limits),
         }
@@ -380,6 +397,9 @@ impl Shard {
             polling: handshake.polls.then(|| Box::new(polling)),
             sockets: smallvec::SmallVec::new(),
             query: own_query(handshake.query),
+            credentials: handshake
+                .bearer
+                .map(|bearer| Box::new(Credentials { bearer: Some(bearer.clone()), ends_at: Millis::NEVER })),
             ip: match handshake.ip {
                 IpAddr::V4(ip) => ip.to_ipv6_mapped(),
                 IpAddr::V6(ip) => ip,
@@ -615,6 +635,10 @@ impl Shard {
         if session.connect_by <= now {
             return self.close(at, CONNECT_TIMEOUT);
         }
+        if session.token_ends_at() <= now && !self.tokens_due(at) {
+            return;
+        }
+        let session = &mut self.sessions[at.slot];
         if session.beat_at <= now {
             if session.beat == Beat::Pong {
                 return self.close(at, PING_TIMEOUT);

@@ -411,7 +411,7 @@ impl World {
         // Raw clients are where their endpoint is.
         let namespace = if kind == Kind::SocketIo { *self.random.pick(&NAMESPACES) } else { "/" };
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handshake = Handshake { kind, polls: false, query: "", ip, message_bytes_max: 10_000 };
+        let handshake = Handshake { kind, polls: false, query: "", bearer: None, ip, message_bytes_max: 10_000 };
         let session = self.shards[core].open(transport, handshake, self.now);
         let mut client = Client { socket_io: kind == Kind::SocketIo, ..Client::default() };
         client.memberships.insert(place(namespace, ""), vec![Membership::asked(self.step)]);
