@@ -122,14 +122,14 @@ impl Shard {
     /// Puts the session into a namespace: the rules say where its socket belongs. The client hears of it when the
     /// socket is in all its rooms.
     pub(super) fn connect(&mut self, at: SlotRef, namespace: NamespaceRef<'_>, auth: Option<&str>) {
-        let (claims, auth) = match self.identify(at, namespace.id, auth) {
-            Ok(identified) => identified,
+        let claims = match self.identify(at, namespace.id, auth) {
+            Ok(claims) => claims,
             Err(error) => return self.refuse_token(at, namespace, error),
         };
         let random = self.random_bytes();
         let core = self.core;
         let notes = (claims.is_some() || auth.is_some() || namespace.instance.is_some()).then(|| {
-            let instance = namespace.instance.map(Into::into);
+            let (auth, instance) = (auth.map(|auth| self.without_tokens(auth)), namespace.instance.map(Into::into));
             Box::new(Notes { auth, claims, instance, ..Notes::default() })
         });
         let socket = self.sockets.insert_with(|socket| Socket {

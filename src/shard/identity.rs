@@ -16,9 +16,6 @@ use std::sync::Arc;
 /// The deadlines of tokens follow the wall clock when it is set, but not when it is only trimmed.
 const STEP_MS: u64 = 1000;
 
-/// The claims of a client, and its payload `auth` as others may see it.
-pub(super) type Known = (Option<Box<Claims>>, Option<Box<str>>);
-
 impl Shard {
     /// From here on clients are identified by this. Sockets that are connected keep their claims.
     pub fn set_identity(&mut self, identity: Option<Arc<Identity>>) {
@@ -47,32 +44,36 @@ impl Shard {
         self.unix_origin_ms + self.now.0
     }
 
-    /// What is known of a client that connects to a namespace.
+    /// The claims of a client that connects to a namespace with the payload `auth`.
     pub(super) fn identify(
         &mut self,
         at: SlotRef,
         namespace: NamespaceId,
         auth: Option<&str>,
-    ) -> Result<Known, TokenError> {
-        let Some(identity) = self.identity.clone() else { return Ok((None, auth.map(Into::into))) };
+    ) -> Result<Option<Box<Claims>>, TokenError> {
+        let Some(identity) = self.identity.clone() else { return Ok(None) };
+        // Taken out for the call, as the token borrows from it.
         let session = &mut self.sessions[at.slot];
-        let is_raw = matches!(session.kind, Kind::Raw { .. });
-        let mut bearer = session.credentials.as_mut().and_then(|credentials| credentials.bearer.take());
+        let bearer = session.credentials.as_mut().and_then(|credentials| credentials.bearer.take());
         let claims = match identity.token_of(auth, bearer.as_ref()) {
             Ok(Some(token)) => {
-                identity.verify(&token, self.unix_ms(), &mut self.json).map(|claims| Some(claims.into()))
+                identity.verify(&token, self.unix_ms(), &mut self.json).map(|claims| Some(Box::new(claims)))
             }
             Ok(None) if identity.is_required(namespace) => Err(TokenError::Missing),
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
+        let session = &mut self.sessions[at.slot];
         // A raw client connects once.
-        if let Some(credentials) = &mut self.sessions[at.slot].credentials
-            && !is_raw
-        {
-            credentials.bearer = bearer.take();
+        if let Some(credentials) = session.credentials.as_mut().filter(|_| session.kind == Kind::SocketIo) {
+            credentials.bearer = bearer;
         }
-        claims.map(|claims| (claims, auth.map(|auth| identity.without_tokens_in(auth))))
+        claims
+    }
+
+    /// A payload `auth` as others than [`Shard::identify`] may see it.
+    pub(super) fn without_tokens(&self, auth: &str) -> Box<str> {
+        self.identity.as_ref().map_or_else(|| auth.into(), |identity| identity.without_tokens_in(auth))
     }
 
     /// Tells a client why it does not get into the namespace.
@@ -471,6 +472,21 @@ mod tests {
         assert!(bench.closings().is_empty());
         // The same token does not open it again.
         assert!(bench.ask(client, &format!(r#"40{{"token":"{}"}}"#, ending(10, "a")))[0].contains("token_expired"));
+    }
+
+    #[test]
+    fn a_token_may_end_before_the_client_is_connected() {
+        let mut bench = Bench::new();
+        let client = bench.socket_io("");
+        let connect = format!(r#"40{{"token":"{}"}}"#, ending(10, "a"));
+        assert_eq!(bench.shard.text(client, &connect, bench.now), Flow::Wait, "the owner has not answered");
+        bench.shard.advance(Millis(10_000));
+        let refusal = r#"44{"message":"the token has expired","data":{"code":"token_expired"}}"#;
+        assert_eq!(bench.read(client), [refusal]);
+        assert!(!bench.shard.is_busy(client));
+        bench.settle();
+        assert!(bench.read(client).is_empty());
+        assert!(bench.shard.sockets.is_empty());
     }
 
     #[test]
