@@ -6,8 +6,8 @@
 //! * `join_room` → `{room_type}:{room_id}`, types `flat` and `society`, answer `room_joined`: `rooms`
 //! * `visitor_request` to `flat:{id}`, `request_approved` and `visitor_timeout` to `society:{id}`: `rooms`
 //! * no event of one society or flat reaches another: `rooms`, and among a thousand rooms `isolation`
-//! * several servers through Redis, where one may die: not in this version; [`says_that_it_is_one_server`], and apps come
-//!   back after a restart and a crash: [`clients_come_back_after_a_restart`]
+//! * several servers through Redis, where one may die: not in this version; [`says_that_it_is_one_server`], and apps
+//!   come back after a restart and a crash: [`clients_come_back_after_a_restart`]
 //! * apps are Flutter, with polling and websocket: `rooms` for each; another stock client, python-socketio, is in
 //!   `conformance.rs`
 

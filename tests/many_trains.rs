@@ -6,8 +6,8 @@
 //! * `SUBSCRIBE_TRAIN` and `IDENTIFY` in either order; rooms `train:{trainNo}`, `user:{irctcId}`, `role:{role}`,
 //!   `train:{trainNo}:{role}`: [`rooms_follow_train_and_role`], with the package `ws`
 //! * all on a train, one user, the TTEs of a train, all TTEs: [`rooms_follow_train_and_role`]
-//! * 1,000 trains, an arrival goes to the train's sockets alone: [`each_train_gets_its_own`], with 10 sockets a train, as
-//!   200,000 are more than one test machine has ports for; `bench` has as many as a machine bears
+//! * 1,000 trains, an arrival goes to the train's sockets alone: [`each_train_gets_its_own`], with 10 sockets a train
+//!   instead of 200, as 200,000 are more than a test machine bears beside everything else
 //! * messages are `{type, …}`: [`rooms_follow_train_and_role`], [`pipelined_messages_take_effect_in_order`]
 //! * a socket that changes its train leaves the old one: [`rooms_follow_train_and_role`],
 //!   [`pipelined_messages_take_effect_in_order`]

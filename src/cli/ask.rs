@@ -702,11 +702,12 @@ join = ["{captures.id}"]
                 "tag",
                 Some(r#""""#),
                 None,
-                r#"It says "tag" "": refused: the event's key has 0 bytes; it needs 1 to 200.
-  hears         error {"message":"the event's key has 0 bytes; it needs 1 to 200","event":"tag"}
-  acknowledged  {"error":{"message":"the event's key has 0 bytes; it needs 1 to 200","event":"tag"}}, if it asks for that
-  changes       nothing else
-"#,
+                "It says \"tag\" \"\": refused: the event's key has 0 bytes; it needs 1 to 200.\n  \
+                 hears         error {\"message\":\"the event's key has 0 bytes; it needs 1 to 200\",\
+                 \"event\":\"tag\"}\n  \
+                 acknowledged  {\"error\":{\"message\":\"the event's key has 0 bytes; it needs 1 to 200\",\
+                 \"event\":\"tag\"}}, if it asks for that\n  \
+                 changes       nothing else\n",
             ),
             (
                 SEATS,

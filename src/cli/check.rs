@@ -146,7 +146,7 @@ fn namespace(rules: &RulesSource, require: bool, text: &mut String) {
     for class in &rules.rooms {
         rooms(class, text);
     }
-    if rules.connect.is_empty() {
+    if rules.connect.is_empty() && !rules.require.unwrap_or(require) {
         text.push_str("  Every client may connect.\n");
     }
     let title = match &rules.pattern {
