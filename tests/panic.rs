@@ -9,6 +9,7 @@ use roomcast::ingest::publisher::{self, Desk};
 use roomcast::net::{self, executor, listener, wake::Bells};
 use roomcast::proto::{cors::Cors, forwarded::TrustedProxies, raw::Shape, ws};
 use roomcast::session::admission::Admission;
+use roomcast::session::budget::Budget;
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions};
 use roomcast::shard::{self, Namespace, Shard};
@@ -45,6 +46,7 @@ fn start() -> Running {
         drain: net::DrainProgress::new(1),
         horizons: net::Horizons::new(1),
         polling: AtomicUsize::new(0),
+        budget: Budget::new(1, 0),
         admission: Admission::new(Default::default()),
         identity: net::Published::new(None),
     });

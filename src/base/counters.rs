@@ -1,6 +1,8 @@
 //! What a core counts: plain integers that only their core touches, listed with name and meaning so that `ops` can
 //! publish them. Knows no metrics library.
 
+use std::sync::Arc;
+
 /// One published number of a core.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
@@ -20,6 +22,8 @@ macro_rules! counters {
             $(#[doc = $help] pub $field: u64,)*
             /// Counts by reason: `(metric name, reason, count)`.
             pub by_reason: Vec<(&'static str, &'static str, u64)>,
+            /// Counts by outcome and rooms: `(metric name, outcome, pattern of the rooms' names, count)`.
+            pub by_rooms: Vec<(&'static str, &'static str, Arc<str>, u64)>,
         }
 
         impl Counters {
@@ -83,6 +87,7 @@ counters! {
     count sends_partial "roomcast_sends_partial_total" "Sends of which the kernel took only a part.";
     count sends_blocked "roomcast_sends_blocked_total" "Sends refused because the socket's buffer was full.";
     gauge outbox_bytes "roomcast_outbox_bytes" "Bytes waiting in outboxes now, shared frames counted at each holder.";
+    gauge outbox_memory_bytes "roomcast_outbox_memory_bytes" "Memory of what waits in outboxes now, shared frames counted once.";
     count ring_full_up "roomcast_ring_full_publish_total" "Messages that waited as the ring to an owner was full.";
     count ring_full_down "roomcast_ring_full_deliver_total" "Messages that waited as the ring to a member was full.";
     count kernel_retries "roomcast_kernel_retries_total" "Submissions repeated for want of memory or space.";
@@ -106,6 +111,14 @@ pub const BY_REASON: &[(&str, &str)] = &[
     (SNAPSHOT_EVICTIONS, "Events that rooms no longer keep, by reason."),
 ];
 
+/// Metrics with an `outcome` and a `rooms` label, and their meaning. The latter is a pattern of names from the config, so
+/// that clients cannot make up labels; `*` if there is none.
+pub const BY_ROOMS: &[(&str, &str)] = &[(
+    SLOW_CONSUMERS,
+    "What became of slow consumers, by outcome (disconnect, shed: connections; dropped, conflated: events) and pattern of \
+     rooms.",
+)];
+
 /// See [`BY_REASON`].
 pub const CLOSES: &str = "roomcast_closes_total";
 /// See [`BY_REASON`].
@@ -124,6 +137,8 @@ pub const AUTH_REFUSALS: &str = "roomcast_auth_refusals_total";
 pub const CLIENT_ERRORS: &str = "roomcast_client_errors_total";
 /// See [`BY_REASON`].
 pub const PUBLISHER_CLOSES: &str = "roomcast_publisher_closes_total";
+/// See [`BY_ROOMS`].
+pub const SLOW_CONSUMERS: &str = "roomcast_slow_consumers_total";
 /// See [`BY_REASON`].
 pub const SNAPSHOT_EVICTIONS: &str = "roomcast_snapshot_evictions_total";
 
@@ -144,6 +159,8 @@ pub mod limits {
     pub const EVENTS_PER_SOCKET: &str = "events_per_socket";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` beyond what `events_per_socket_per_s` makes of it.
     pub const CONNECTS: &str = "connects";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` whose payload is too large to be kept.
+    pub const AUTH_BYTES: &str = "auth_bytes";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a namespace beyond `namespaces_per_client_max`.
     pub const NAMESPACES: &str = "too_many_namespaces";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room beyond `rooms_per_socket_max`.
@@ -174,6 +191,21 @@ impl Counters {
             None => {
                 assert!(BY_REASON.iter().any(|(name, _)| *name == metric), "{metric} is not listed");
                 self.by_reason.push((metric, reason, more));
+            }
+        }
+    }
+
+    /// Says how often `outcome` has been met in the rooms of that pattern so far. It searches, so not for each time.
+    ///
+    /// # Panics
+    /// If `metric` is not listed in [`BY_ROOMS`].
+    pub fn set_for_rooms(&mut self, metric: &'static str, outcome: &'static str, rooms: &Arc<str>, count: u64) {
+        match self.by_rooms.iter_mut().find(|(m, o, r, _)| *m == metric && *o == outcome && r == rooms) {
+            Some(entry) => entry.3 = count,
+            None if count == 0 => {}
+            None => {
+                assert!(BY_ROOMS.iter().any(|(name, _)| *name == metric), "{metric} is not listed");
+                self.by_rooms.push((metric, outcome, rooms.clone(), count));
             }
         }
     }

@@ -95,6 +95,14 @@ pub(crate) const NUMBERS: &[Number] = &[
     number("limits.room_name_bytes_max", 20, 4 * KIB, |c| c.limits.room_name_bytes_max as u64),
     // Below 4 KiB a few small events make a slow consumer; outboxes count their bytes in 32 bits.
     number("limits.outbox_bytes_max", 4 * KIB, 1024 * MIB, |c| u64::from(c.limits.outbox_bytes_max)),
+    // Below 1 MiB a few clients between two polls are too much; the upper end is more memory than a machine has.
+    Number {
+        key: "limits.outboxes_bytes_max",
+        min: MIB,
+        max: 16 * 1024 * 1024 * MIB,
+        zero: Some("no bound"),
+        get: |c| c.limits.outboxes_bytes_max,
+    },
     // An address that may have more has no limit worth the name.
     limit("limits.connections_per_ip_max", 1_000_000, NONE, |c| c.limits.connections_per_ip_max.into()),
     limit("limits.handshakes_per_ip_per_s", RATE_MAX, NONE, |c| c.limits.handshakes_per_ip_per_s.into()),

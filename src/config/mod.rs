@@ -179,6 +179,8 @@ pub struct Limits {
     pub room_name_bytes_max: usize,
     /// What may wait for one connection.
     pub outbox_bytes_max: u32,
+    /// Memory of what waits for all connections; 0 for no bound.
+    pub outboxes_bytes_max: u64,
     /// Connections of one client address; 0 for any number, as in all that follow.
     pub connections_per_ip_max: u32,
     /// Sessions that one client address may begin.
@@ -305,6 +307,7 @@ impl Default for Limits {
             rooms_per_socket_max: of_session.rooms_per_socket_max,
             room_name_bytes_max: of_session.room_name_bytes_max,
             outbox_bytes_max: of_session.outbox_bytes_max,
+            outboxes_bytes_max: 0,
             connections_per_ip_max: 0,
             handshakes_per_ip_per_s: 0,
             handshakes_per_ip_burst: 0,

@@ -11,14 +11,15 @@ use super::wake::Bells;
 use super::{Options, sys};
 use crate::base::clock::Millis;
 use crate::base::counters;
-use crate::base::ids::SlotRef;
+use crate::base::ids::{CoreId, SlotRef};
 use crate::base::slab::Slab;
 use crate::base::wheel::Wheel;
 use crate::ingest::publisher::{Desk, Progress, Publisher};
 use crate::mesh::Plane;
 use crate::session::admission::Admission;
+use crate::session::budget::Budget;
 use crate::session::identity::Identity;
-use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard};
+use crate::shard::{Action, Closing, GOING_AWAY, OVER_BUDGET, SLOW_CONSUMER, Shard};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -81,6 +82,8 @@ pub struct Shared {
     pub polling: AtomicUsize,
     /// How clients are identified; it may change while they are connected.
     pub identity: Published<Option<Arc<Identity>>>,
+    /// What the cores' outboxes take, and may take.
+    pub budget: Budget,
 }
 
 /// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher
@@ -176,6 +179,8 @@ pub struct Core {
     counted: Millis,
     /// The version of the shard's identity.
     identity: u64,
+    /// When the core looked at the budget of outboxes.
+    budgeted: Millis,
 }
 
 /// The end of a core.
@@ -247,6 +252,7 @@ impl Core {
             drain: None,
             counted: Millis(0),
             identity: 0,
+            budgeted: Millis(0),
         };
         core.now = core.clock();
         core.look_at_the_wall_clock();
@@ -279,7 +285,7 @@ impl Core {
             }
             // Before the last look, so that what it finds is not behind a stale figure.
             self.count_now();
-            if self.lie_down() {
+            if !self.keep_budget() && self.lie_down() {
                 self.shard.counters.sleeps += 1;
                 self.shared.horizons.sleeps(self.shard.core(), self.unheard);
                 sleep.wait().await;
@@ -340,6 +346,10 @@ impl Core {
         // Before anything is sent, as a WebSocket may have just taken over a session.
         worked |= self.act();
         worked |= self.flush_some() > 0;
+        if self.now != self.budgeted {
+            self.budgeted = self.now;
+            worked |= self.keep_budget();
+        }
         worked |= self.act();
         self.shard.port.flush();
         let (shared, counters) = (&self.shared, &mut self.shard.counters);
@@ -391,6 +401,18 @@ impl Core {
     fn look_at_the_wall_clock(&mut self) {
         let wall_ns = sys::realtime_ns();
         self.shard.set_wall_clock(wall_ns.saturating_sub(self.clock_ns()) / 1_000_000);
+    }
+
+    /// Has slow consumers cut if all cores' outboxes take too much. True while that is not done: then no core sleeps.
+    fn keep_budget(&mut self) -> bool {
+        let Core { shard, shared, .. } = self;
+        let more = shard.keep_budget(&shared.budget);
+        if more {
+            for core in 0..shard.topology().cores() {
+                shard.counters.wakes += u64::from(shared.bells.ring(CoreId::new(core)));
+            }
+        }
+        more
     }
 
     fn count_now(&mut self) {
@@ -634,8 +656,9 @@ impl Core {
                 if conn.paused {
                     return;
                 }
-                // A client that asks faster than it reads the answers waits. When it has read, it is heard again.
-                if self.shard.outboxes.bytes(session.slot) > self.options.outbox_bytes_max / 2 {
+                // A client that asks faster than it reads the answers waits. When it has read, it is heard again. One that
+                // only lags behind events is heard, or its pongs were not.
+                if self.shard.outboxes.answers(session.slot) > self.options.outbox_bytes_max / 2 {
                     conn.paused = true;
                     return;
                 }
@@ -886,7 +909,7 @@ impl Core {
     /// Closes at once. The kernel forgets what it has not sent: a slow consumer must not go on holding memory.
     fn abort(&mut self, at: SlotRef, closing: Closing) {
         if let Some(conn) = self.conns.get(at) {
-            if closing == SLOW_CONSUMER
+            if matches!(closing, SLOW_CONSUMER | OVER_BUDGET)
                 && let Err(error) = socket2::SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO))
             {
                 tracing::debug!(%error, "cannot reset a slow consumer; it is closed in good order");

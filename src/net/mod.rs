@@ -40,7 +40,7 @@ pub struct Options {
     pub cors: Cors,
     /// Whose word about a client's address counts.
     pub trusted_proxies: TrustedProxies,
-    /// While this much waits for a client, no more of its messages are read.
+    /// While half of this waits for a client in answers to it, no more of its messages are read.
     pub outbox_bytes_max: u32,
     /// From the signal to stop until all connections are closed.
     pub drain_ms_max: u64,

@@ -11,6 +11,7 @@ use crate::net::{self, executor, listener};
 use crate::ops::admin::{self, Facts};
 use crate::ops::metrics::{CoreMetrics, Exporter};
 use crate::session::admission::Admission;
+use crate::session::budget::Budget;
 use crate::session::identity::Identity;
 use crate::shard::Shard;
 use crate::{mesh, shard};
@@ -70,6 +71,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         drain: net::DrainProgress::new(cores),
         horizons: net::Horizons::new(cores),
         polling: AtomicUsize::new(0),
+        budget: Budget::new(cores, config.limits.outboxes_bytes_max),
         admission: Admission::new(config.admission_options()),
         identity: net::Published::new(identity),
     });

@@ -2,6 +2,7 @@
 //! do. Does not know rooms' members, other cores or real sockets.
 
 pub mod admission;
+pub mod budget;
 pub mod identity;
 pub mod namespace;
 pub mod outbox;
@@ -19,6 +20,10 @@ use identity::{Bearer, Claims};
 use rules::State;
 use smallvec::SmallVec;
 use std::net::Ipv6Addr;
+
+/// Most bytes of what a client connects to a namespace with. It is kept for the socket's life, as rules read it: with a
+/// message's 1 MB, 600 connections of one address would take 600 MB. Tokens have 1 to 2 KB.
+pub const AUTH_BYTES_MAX: usize = 32 << 10;
 
 /// Heartbeats of all sessions (Engine.IO protocol 4, "Heartbeat"; for raw WebSockets by ping frames).
 #[derive(Clone, Copy, Debug)]

@@ -15,7 +15,7 @@ use crate::proto::socketio::{self, Incoming, PacketKind};
 use crate::proto::{http, json, line, ws};
 use crate::session::namespace::NamespaceName;
 use crate::session::rules::{Args, Emit, Facts, Outcome, Refusal, Reply, RoomStep, UnknownEvents, put_snapshots};
-use crate::session::{Kind, Notes, Socket};
+use crate::session::{AUTH_BYTES_MAX, Kind, Notes, Socket};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -258,6 +258,10 @@ impl Shard {
             (PacketKind::Connect, None) if !self.may_connect(at) => {
                 self.count_refusal(limits::CONNECTS);
                 self.connect_error(at, &packet.namespace, "Too many attempts to connect");
+            }
+            (PacketKind::Connect, None) if packet.payload.len() > AUTH_BYTES_MAX => {
+                self.count_refusal(limits::AUTH_BYTES);
+                self.connect_error(at, &packet.namespace, &format!("auth has more than {AUTH_BYTES_MAX} bytes"));
             }
             (PacketKind::Connect, None) => match self.namespace(&packet.namespace) {
                 Some(_) if self.sessions[at.slot].sockets.len() >= self.options.limits.namespaces_per_session_max => {

@@ -9,6 +9,7 @@ mod identity;
 mod joins;
 mod limits;
 pub mod messages;
+mod slow;
 mod transports;
 
 use crate::base::class::Classes;
@@ -129,6 +130,8 @@ pub const PROTOCOL_ERROR: Closing = Closing::new(1002, "parse error");
 pub const UNSUPPORTED: Closing = Closing::new(1003, "binary not supported");
 /// The outbox is full.
 pub const SLOW_CONSUMER: Closing = Closing::new(1008, "slow consumer");
+/// All outboxes together take too much memory, and this is among the largest.
+pub const OVER_BUDGET: Closing = Closing::new(1008, "slow consumer, memory short");
 
 /// What the shard wants done outside.
 #[derive(Debug, PartialEq, Eq)]
@@ -233,6 +236,8 @@ pub struct Shard {
     topology: Topology,
     options: Options,
     namespaces: Vec<Namespace>,
+    /// Of the namespaces' rooms.
+    patterns: slow::Patterns,
     random: ChaCha12Rng,
     /// Rings to the other cores.
     pub port: Port<Up, Down>,
@@ -315,6 +320,7 @@ impl Shard {
             core,
             topology,
             options,
+            patterns: slow::Patterns::new(&namespaces),
             namespaces,
             random: ChaCha12Rng::from_seed(seed),
             port,
@@ -537,6 +543,8 @@ impl Shard {
         self.counters.snapshot_bytes = snapshot_bytes as u64;
         self.counters.asks_open = self.asks.len() as u64;
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
+        self.counters.outbox_memory_bytes = self.outboxes.memory();
+        self.count_slow_consumers();
         self.counters.ring_full_up = self.port.up.full_count();
         self.counters.ring_full_down = self.port.down.full_count();
     }
