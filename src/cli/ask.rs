@@ -16,11 +16,14 @@ use crate::shard::Namespace;
 /// What `{sid}` is in the answer, unless the question says otherwise: as long as a real one.
 const SID: &str = "exampleSid0123456789";
 
+/// A name and its value in a query.
+type Pair = (Box<str>, Box<str>);
+
 /// Who asks, as `--as` says.
 #[derive(Debug)]
 struct Client {
     namespace: String,
-    query: Vec<(Box<str>, Box<str>)>,
+    query: Vec<Pair>,
     auth: String,
     claims: String,
     ip: String,
@@ -173,7 +176,7 @@ impl Client {
 }
 
 /// In an address everything is text: `{"trainNo":12658}` stands for `?trainNo=12658`.
-fn query(object: &str) -> Result<Vec<(Box<str>, Box<str>)>, String> {
+fn query(object: &str) -> Result<Vec<Pair>, String> {
     if json::kind(object) == Kind::Null {
         return Ok(Vec::new());
     }

@@ -481,7 +481,7 @@ tokens      in auth.token, else cookie.t; for a or b; issued by https://id; anew
 publishers  127.0.0.1:3100
 "#;
         assert!(is.starts_with(start), "{is}");
-        assert!(is.contains("namespace /\n  No client connects without a valid token.\n  Every"), "{is}");
+        assert!(is.contains("namespace /\n  No client connects without a valid token.\n  Whatever"), "{is}");
         assert!(is.contains("namespace /open\n  Clients need no token here.\n  Every"), "{is}");
     }
 
