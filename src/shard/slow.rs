@@ -281,7 +281,8 @@ mod tests {
         let mut shards = shards(1, &Classes::default(), 400);
         let shard = &mut shards[0];
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handshake = Handshake { kind: Kind::SocketIo, query: "", ip, polls: true, message_bytes_max: 1000 };
+        let handshake =
+            Handshake { kind: Kind::SocketIo, query: "", bearer: None, ip, polls: true, message_bytes_max: 1000 };
         let session = shard.open(SlotRef { slot: 1, generation: 0 }, handshake, Millis(0));
         shard.outboxes.clear(session.slot);
         shard.poll_answered(session);
