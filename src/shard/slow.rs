@@ -291,7 +291,6 @@ mod tests {
             if !shard.begin_packets(session, post) {
                 return None;
             }
-            let _ = shard.post_packet(session, "42[\"nothing\"]", Millis(0));
             let _ = shard.post_packet(session, "40/nowhere,", Millis(0));
             shard.end_post(session, post);
             Some(shard.outboxes.answers(session.slot))
