@@ -48,6 +48,7 @@ fn start() -> Running {
         polling: AtomicUsize::new(0),
         budget: Budget::new(1, 0),
         admission: Admission::new(Default::default()),
+        identity: net::Published::new(None),
     });
     let loopback = "127.0.0.1:0".parse().unwrap();
     let client_listener = listener::bind(loopback, 1).unwrap().remove(0);
@@ -106,6 +107,7 @@ fn start() -> Running {
             shard,
             desk: Desk::new(ingest, vec![false]),
             clients: client_listener,
+            extra: net::Extra::default(),
             publishers: publisher_listener,
             handovers: mesh::planes(1, 1).remove(0),
             shared: in_core,

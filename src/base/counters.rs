@@ -79,6 +79,8 @@ counters! {
     count acks_ignored "roomcast_acks_ignored_total" "Acknowledgements too late, or not asked for.";
     count acks_missing "roomcast_acks_missing_total" "Acknowledgements that did not come in time.";
     count acks_dropped "roomcast_acks_dropped_total" "Acknowledgements left out of a receipt as it was too large.";
+    count tokens_refreshed "roomcast_tokens_refreshed_total" "Tokens that took the place of a socket's former one.";
+    count tokens_expired "roomcast_tokens_expired_total" "Sockets disconnected as their token had expired.";
     count sends "roomcast_sends_total" "Sends completed by the kernel.";
     count sent_frames "roomcast_sent_frames_total" "Frames that left completely.";
     count sent_bytes "roomcast_sent_bytes_total" "Bytes accepted by the kernel for clients.";
@@ -103,6 +105,7 @@ pub const BY_REASON: &[(&str, &str)] = &[
     (ACCEPT_ERRORS, "Failed accepts, by error."),
     (SOCKET_ERRORS, "Socket errors, by error."),
     (RULE_REFUSALS, "Client messages refused, by reason."),
+    (AUTH_REFUSALS, "Tokens refused, missing ones included, by reason."),
     (CLIENT_ERRORS, "Clients that broke their protocol, by reason."),
     (PUBLISHER_CLOSES, "Publisher connections closed, by reason."),
     (SNAPSHOT_EVICTIONS, "Events that rooms no longer keep, by reason."),
@@ -129,6 +132,8 @@ pub const SOCKET_ERRORS: &str = "roomcast_socket_errors_total";
 /// See [`BY_REASON`].
 pub const RULE_REFUSALS: &str = "roomcast_rule_refusals_total";
 /// See [`BY_REASON`].
+pub const AUTH_REFUSALS: &str = "roomcast_auth_refusals_total";
+/// See [`BY_REASON`].
 pub const CLIENT_ERRORS: &str = "roomcast_client_errors_total";
 /// See [`BY_REASON`].
 pub const PUBLISHER_CLOSES: &str = "roomcast_publisher_closes_total";
@@ -154,6 +159,8 @@ pub mod limits {
     pub const EVENTS_PER_SOCKET: &str = "events_per_socket";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` beyond what `events_per_socket_per_s` makes of it.
     pub const CONNECTS: &str = "connects";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` whose payload is too large to be kept.
+    pub const AUTH_BYTES: &str = "auth_bytes";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a namespace beyond `namespaces_per_client_max`.
     pub const NAMESPACES: &str = "too_many_namespaces";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room beyond `rooms_per_socket_max`.

@@ -65,9 +65,12 @@ pub(super) struct Serve {
 
 #[derive(Args, Debug)]
 pub(super) struct Publish {
-    /// The publishers' port, HOST:PORT
+    /// The publishers' port, HOST:PORT, or their Unix socket, unix:PATH
     #[arg(long, env = "ROOMCAST_INGEST", value_name = "ADDR", default_value = "127.0.0.1:3100")]
     pub(super) ingest: String,
+    /// A file with the token that the server wants of publishers (its ingest.token_file)
+    #[arg(long, env = "ROOMCAST_TOKEN_FILE", value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
     /// The namespace
     #[arg(long, value_name = "NAMESPACE", default_value = "/")]
     pub(super) ns: String,

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::say;
-use crate::config::{Config, EndpointKind, EndpointShape, NUMBERS};
+use crate::config::{Alias, AliasKind, Config, EndpointKind, EndpointShape, NUMBERS};
 use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, RulesSource, UnknownEvents};
 
 /// Prints what the config in `file` means.
@@ -15,7 +15,12 @@ use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, Rules
 pub(super) fn run(file: &Path, out: &mut dyn Write) -> Result<(), String> {
     let config = Config::load(file).map_err(|error| error.to_string())?;
     config.check_exposure().map_err(|error| error.to_string())?;
-    let text = format!("{} is a valid config.\n\n{}", file.display(), explained(&config));
+    config.ingest_token().and_then(|_| config.api_token()).map_err(|error| error.to_string())?;
+    let identity = config.identity().map_err(|error| error.to_string())?;
+    let mut text = format!("{} is a valid config.\n\n{}", file.display(), explained(&config));
+    if let Some((_, warnings)) = identity.filter(|(_, warnings)| !warnings.is_empty()) {
+        let _ = writeln!(text, "\nKey files:\n  {}", warnings.join("\n  "));
+    }
     say(out, text.trim_end()).map(|_| ())
 }
 
@@ -29,15 +34,45 @@ fn explained(config: &Config) -> String {
     };
     let _ = writeln!(text, "clients     {}, on {cores}{}", config.server.listen, shown_public(config.server.public));
     pages_and_proxies(config, &mut text);
-    let _ = writeln!(text, "publishers  {}{}", config.ingest.listen, shown_public(config.ingest.public));
+    tokens(config, &mut text);
+    publishers(config, &mut text);
     let _ = writeln!(text, "operators   {}{}", config.ops.listen, shown_public(config.ops.public));
+    api(config, &mut text);
     let _ = writeln!(text, "log         {}, {}\n", config.log.level, config.log.format);
     endpoints(config, &mut text);
     for rules in config.rules() {
-        namespace(rules, &mut text);
+        namespace(rules, config.auth.require, &mut text);
     }
     differences(config, &mut text);
     text
+}
+
+fn publishers(config: &Config, text: &mut String) {
+    let ingest = &config.ingest;
+    let token = match &*ingest.token_file {
+        "" => String::new(),
+        file => format!(", with the token in {file}"),
+    };
+    let _ = writeln!(text, "publishers  {}{token}", ingest.listen);
+    if let Some((path, mode)) = config.unix_socket() {
+        let _ = writeln!(text, "            unix:{}, with the mode {mode:04o}", path.display());
+    }
+}
+
+/// Who may use the HTTP API, and where it is besides.
+fn api(config: &Config, text: &mut String) {
+    let is_local = config.ops.listen.ip().to_canonical().is_loopback();
+    let _ = match (&*config.ops.token_file, is_local) {
+        ("", true) => writeln!(text, "api         for programs of this machine, without a token"),
+        ("", false) => writeln!(text, "api         none: there is no ops.token_file, and others reach the port"),
+        (file, _) => writeln!(text, "api         with the token in {file}"),
+    };
+    for Alias { path, kind, namespace } in &config.ops.alias {
+        let _ = match kind {
+            AliasKind::Health => writeln!(text, "            {path} as {}", kind.name()),
+            _ => writeln!(text, "            {path} as {}, in namespace {namespace}", kind.name()),
+        };
+    }
 }
 
 fn shown_public(public: bool) -> &'static str {
@@ -58,6 +93,34 @@ fn pages_and_proxies(config: &Config, text: &mut String) {
     }
     if !config.server.trusted_proxies.is_empty() {
         let _ = writeln!(text, "proxies     {}", config.server.trusted_proxies.join(", "));
+    }
+}
+
+/// How clients show who they are.
+fn tokens(config: &Config, text: &mut String) {
+    let auth = &config.auth;
+    if auth.key.is_empty() {
+        return;
+    }
+    let mut parts = vec![format!("in {}", auth.sources.join(", else "))];
+    for (what, wanted) in [("for", &auth.audience), ("issued by", &auth.issuer)] {
+        if !wanted.is_empty() {
+            parts.push(format!("{what} {}", wanted.join(" or ")));
+        }
+    }
+    if let Some(event) = &auth.refresh_event {
+        parts.push(format!("anew by the event {event:?}"));
+    }
+    let _ = writeln!(text, "tokens      {}", parts.join("; "));
+    for key in &auth.key {
+        let kid = key.kid.as_ref().map_or_else(String::new, |kid| format!(", kid {kid:?}"));
+        let _ = match (&key.jwks, key.algorithm, &key.file) {
+            (Some(file), ..) => writeln!(text, "            verified by the keys in {file}"),
+            (None, Some(algorithm), Some(file)) => {
+                writeln!(text, "            verified by {file}: {}{kid}", algorithm.name())
+            }
+            _ => unreachable!("keys were checked"),
+        };
     }
 }
 
@@ -87,11 +150,16 @@ fn endpoints(config: &Config, text: &mut String) {
     }
 }
 
-fn namespace(rules: &RulesSource, text: &mut String) {
+fn namespace(rules: &RulesSource, require: bool, text: &mut String) {
     let _ = match &rules.pattern {
         None => writeln!(text, "\nnamespace {}", rules.title()),
         Some(pattern) => writeln!(text, "\nevery namespace whose name matches {pattern} as a whole"),
     };
+    match (rules.require.unwrap_or(require), require) {
+        (true, _) => text.push_str("  No client connects without a valid token.\n"),
+        (false, true) => text.push_str("  Clients need no token here.\n"),
+        (false, false) => {}
+    }
     if rules.connect.is_empty() {
         text.push_str("  Every client may connect.\n");
     }
@@ -185,6 +253,7 @@ mod tests {
 pages       of http://localhost:*, http://127.0.0.1:*
 publishers  127.0.0.1:3100
 operators   127.0.0.1:3200
+api         for programs of this machine, without a token
 log         info, auto
 
 /socket.io/  Socket.IO, all namespaces
@@ -215,6 +284,17 @@ All limits have their defaults.
             server = { listen = "0.0.0.0:80", cores = 2, public = true, trusted_proxies = ["10.0.0.0/8", "::1"] }
             cors = { origins = ["*", "null"], credentials = true, max_age_s = 60, check_websockets = false }
             mesh.ring_slots = 16
+            ingest = { listen = "0.0.0.0:3100", token_file = "publish.token", unix = "/run/p.sock", unix_mode = "600" }
+            [ops]
+            listen = "10.0.0.1:3200"
+            public = true
+            [[ops.alias]]
+            path = "/stats"
+            kind = "socket-stats"
+            namespace = "/a"
+            [[ops.alias]]
+            path = "/health"
+            kind = "health"
             [[endpoint]]
             kind = "raw"
             shape = "flat"
@@ -251,8 +331,12 @@ All limits have their defaults.
             r#"clients     0.0.0.0:80, on 2 cores; public = true: whoever reaches it is not authenticated
 pages       of *, null, with cookies: any page can speak in the name of its visitor; WebSockets of any page
 proxies     10.0.0.0/8, ::1
-publishers  127.0.0.1:3100
-operators   127.0.0.1:3200
+publishers  0.0.0.0:3100, with the token in publish.token
+            unix:/run/p.sock, with the mode 0600
+operators   10.0.0.1:3200; public = true: whoever reaches it is not authenticated
+api         none: there is no ops.token_file, and others reach the port
+            /stats as socket-stats, in namespace /a
+            /health as health
 log         info, auto
 
 /ws  plain WebSocket in namespace /: {"type":EVENT, and the fields of DATA}
@@ -289,12 +373,47 @@ Not the default:
     }
 
     #[test]
+    fn tokens_in_words() {
+        let text = r#"
+            server.listen = "0.0.0.0:80"
+            [auth]
+            require = true
+            sources = ["auth.token", "cookie.t"]
+            audience = ["a", "b"]
+            issuer = ["https://id"]
+            refresh_event = "refresh"
+            [[auth.key]]
+            algorithm = "RS256"
+            kid = "1"
+            file = "keys/a.pem"
+            [[auth.key]]
+            jwks = "keys/set"
+            [[namespace]]
+            name = "/"
+            [[namespace]]
+            name = "/open"
+            require = false
+        "#;
+        let is = explained(&Config::parse(text, "f").unwrap());
+        let start = r#"clients     0.0.0.0:80, on all cores
+tokens      in auth.token, else cookie.t; for a or b; issued by https://id; anew by the event "refresh"
+            verified by keys/a.pem: RS256, kid "1"
+            verified by the keys in keys/set
+publishers  127.0.0.1:3100
+"#;
+        assert!(is.starts_with(start), "{is}");
+        assert!(is.contains("namespace /\n  No client connects without a valid token.\n  Every"), "{is}");
+        assert!(is.contains("namespace /open\n  Clients need no token here.\n  Every"), "{is}");
+    }
+
+    #[test]
     fn a_broken_config_is_told_with_its_place() {
         let file = std::env::temp_dir().join(format!("roomcast-check-{}.toml", std::process::id()));
         for (text, error) in [
             ("[server]\ncores = -1", ":2:9: server.cores = -1: must be between 0 and 1024"),
             ("cors.origins = [\"a.b\"]", ":1:17: cors.origins[0] = \"a.b\": the scheme is missing: write"),
             ("server.trusted_proxies = [\"a\"]", ":1:27: server.trusted_proxies[0] = \"a\": must be an address"),
+            ("ops.token_file = \"nowhere\"", ":1:18: ops.token_file = \"nowhere\": cannot read"),
             ("ops.listen = \"0.0.0.0:1\"", ":1:14: ops.listen = \"0.0.0.0:1\": anyone who reaches"),
         ] {
             std::fs::write(&file, text).unwrap();

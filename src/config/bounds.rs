@@ -62,6 +62,8 @@ pub(crate) const NUMBERS: &[Number] = &[
     number("server.drain_ms_max", 0, HOUR_MS, |c| c.server.drain_ms_max),
     // 0 leaves it to the browser, 5 s. None remembers an answer for more than a day.
     number("cors.max_age_s", 0, DAY_MS / 1000, |c| u64::from(c.cors.max_age_s)),
+    // Clocks that differ by more than an hour are wrong, and a token that is over must be over some day.
+    number("auth.leeway_s", 0, HOUR_MS / 1000, |c| c.auth.leeway_s),
     number("ingest.line_bytes_max", MESSAGE_BYTES_SMALLEST, MESSAGE_BYTES_LARGEST, |c| c.ingest.line_bytes_max as u64),
     // One receipt with all its offsets should find room; beyond 64 MiB a publisher that does not read is a leak.
     number("ingest.receipt_bytes_max", 4 * KIB, 64 * MIB, |c| c.ingest.receipt_bytes_max as u64),

@@ -1,22 +1,26 @@
 //! The configuration: TOML to each module's Options. Knows every setting with its default and bounds, and nothing of
 //! what the modules do with them; the reference for operators is `development.toml`.
 
+mod auth;
 mod bounds;
 mod classes;
 mod document;
+mod door;
 mod endpoints;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
 
+pub use auth::{Auth, AuthKey};
 pub(crate) use bounds::NUMBERS;
 pub use document::ConfigError;
 use document::{Document, path};
+pub use door::{Alias, AliasKind, read_token};
 pub use endpoints::{Endpoint, EndpointKind, EndpointShape};
 
 use crate::base::rate::Rate;
@@ -24,6 +28,7 @@ use crate::ingest::publisher;
 use crate::proto::cors;
 use crate::proto::forwarded::TrustedProxies;
 use crate::session::admission;
+use crate::session::identity::Identity;
 use crate::session::namespace::{NamePattern, NamespaceName, is_namespace_name};
 use crate::session::rules::{NamespaceRules, PathStep, RuleError, RulesSource};
 use crate::session::{HeartbeatOptions, LimitOptions};
@@ -43,6 +48,8 @@ pub struct Config {
     pub server: Server,
     /// `[cors]`
     pub cors: Cors,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[ops]`
@@ -63,6 +70,8 @@ pub struct Config {
     allowed_origins: cors::Cors,
     trusted_proxies: TrustedProxies,
     document: Document,
+    /// Where the file is: paths in it begin here.
+    folder: PathBuf,
     is_development: bool,
 }
 
@@ -72,6 +81,7 @@ pub struct Config {
 struct File {
     server: Server,
     cors: Cors,
+    auth: Auth,
     ingest: Ingest,
     ops: Ops,
     limits: Limits,
@@ -129,8 +139,12 @@ pub struct Ingest {
     pub rooms_per_line_max: usize,
     /// How long a line may wait for clients' acknowledgements.
     pub ack_timeout_ms_max: u64,
-    /// True: publishers may come from elsewhere although they are not authenticated.
-    pub public: bool,
+    /// A file with the token that publishers must say who come in over TCP; empty for none.
+    pub token_file: String,
+    /// A Unix socket where publishers of this host come in besides; empty for none.
+    pub unix: String,
+    /// That socket's file mode.
+    pub unix_mode: String,
 }
 
 /// Operators' port.
@@ -141,6 +155,12 @@ pub struct Ops {
     pub listen: SocketAddr,
     /// True: they may be read from elsewhere although readers are not authenticated.
     pub public: bool,
+    /// A file with the token that users of the HTTP API must bring; empty for none.
+    pub token_file: String,
+    /// What health calls the server.
+    pub service: String,
+    /// Requests of the HTTP API under other paths and in other shapes.
+    pub alias: Vec<Alias>,
 }
 
 /// Bounds of clients.
@@ -272,14 +292,17 @@ impl Default for Ingest {
             receipt_bytes_max: 1 << 20,
             rooms_per_line_max: 1024,
             ack_timeout_ms_max: 60_000,
-            public: false,
+            token_file: String::new(),
+            unix: String::new(),
+            unix_mode: "0660".to_owned(),
         }
     }
 }
 
 impl Default for Ops {
     fn default() -> Ops {
-        Ops { listen: loopback(3200), public: false }
+        let (token_file, service, alias) = (String::new(), "roomcast".to_owned(), Vec::new());
+        Ops { listen: loopback(3200), public: false, token_file, service, alias }
     }
 }
 
@@ -350,7 +373,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => Config::parse(&text, &file),
+            Ok(text) => {
+                let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+                Ok(Config { folder, ..Config::parse(&text, &file)? })
+            }
             Err(error) => Err(ConfigError {
                 file,
                 place: None,
@@ -376,16 +402,19 @@ impl Config {
         let allowed_origins = compile_cors(&document, &file.cors)?;
         let trusted_proxies = compile_proxies(&document, &file.server)?;
         check_namespaces(&document, &file.namespace)?;
+        auth::check(&document, &file.auth, &file.namespace)?;
         for (index, rules) in file.namespace.iter().enumerate() {
             NamespaceRules::compile(rules).map_err(|error| rule_error(&document, index, error))?;
         }
         let endpoints = if file.endpoint.is_empty() { Endpoint::defaults() } else { file.endpoint };
         let namespaces = with_main_first(file.namespace);
         endpoints::check(&document, &endpoints, &namespaces)?;
+        door::check(&document, &file.ingest, &file.ops, &namespaces)?;
         drop(tables);
         Ok(Config {
             server: file.server,
             cors: file.cors,
+            auth: file.auth,
             ingest: file.ingest,
             ops: file.ops,
             limits: file.limits,
@@ -398,6 +427,7 @@ impl Config {
             allowed_origins,
             trusted_proxies,
             document,
+            folder: PathBuf::new(),
             is_development: false,
         })
     }
@@ -428,15 +458,16 @@ impl Config {
             (
                 "server",
                 server.listen,
-                server.public,
-                "clients are not authenticated by this version; set server.public = true if rules and a proxy take \
-                 care of it",
+                server.public || self.auth.require,
+                "clients are not authenticated; set auth.require = true and an [[auth.key]], or server.public = true \
+                 if rules and a proxy take care of it",
             ),
             (
                 "ingest",
                 ingest.listen,
-                ingest.public,
-                "anyone who reaches this port can publish; set ingest.public = true if a firewall takes care of it",
+                !ingest.token_file.is_empty(),
+                "anyone who reaches this port can publish; set ingest.token_file to a file with a token that they must \
+                 say",
             ),
             (
                 "ops",
@@ -576,6 +607,15 @@ impl Config {
             Ok(shard::Namespace { name, rules, classes: classes::compile(&source.rooms) })
         };
         self.namespaces.iter().map(compile).collect()
+    }
+
+    /// Reads the keys of `[auth]` and makes of them what identifies clients, with a sentence about each that is odd;
+    /// `None` if there are none. Reads the files anew at each call.
+    ///
+    /// # Errors
+    /// The first file that cannot be read or has no key.
+    pub fn identity(&self) -> Result<Option<(Identity, Vec<String>)>, ConfigError> {
+        auth::load(&self.document, &self.folder, &self.auth, &self.namespaces)
     }
 
     /// By namespace: true if a raw endpoint shows its events as flat objects.
@@ -845,6 +885,34 @@ mod tests {
                 "endpoint = [{ kind = \"raw\", message_bytes_max = \"1M\" }]",
                 "1:49: endpoint[0].message_bytes_max = \"1M\": must be a whole number, between 1024 and 67108864",
             ),
+            // Publishers' door and aliases.
+            (
+                "[ingest]\nunix_mode = \"rw\"",
+                "2:13: ingest.unix_mode = \"rw\": must be a file's mode in octal, as in \"0660\"",
+            ),
+            ("[ingest]\ntoken_file = 7", "2:14: ingest.token_file = 7: must be a string"),
+            (
+                "[[ops.alias]]\npath = \"stats\"\nkind = \"socket-stats\"",
+                "2:8: ops.alias[0].path = \"stats\": must begin with / and contain no spaces, no ? and no #, as in \
+                 \"/stats\"",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/metrics\"\nkind = \"health\"",
+                "2:8: ops.alias[0].path = \"/metrics\": is a path of the server's own; choose another",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/s\"\nkind = \"stats\"",
+                "3:8: ops.alias[0].kind = \"stats\": must be \"socket-event\" or \"socket-stats\" or \"health\"",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/s\"\nkind = \"health\"\n[[ops.alias]]\npath = \"/s\"\nkind = \"health\"",
+                "5:8: ops.alias[1].path = \"/s\": ops.alias[0] has this path already; give each its own",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/s\"\nkind = \"health\"\nnamespace = \"/x\"",
+                "4:13: ops.alias[0].namespace = \"/x\": there is no such namespace; add a [[namespace]] of this name, \
+                 or leave the key out for /",
+            ),
             // Origins and proxies.
             (
                 "[cors]\norigins = [\n  \"https://a.example\",\n  \"b.example\",\n]",
@@ -999,16 +1067,17 @@ mod tests {
         defaults.cors.origins = reference.cors.origins.clone();
         assert_eq!(format!("{:?}", settings(&reference)), format!("{:?}", settings(&defaults)));
         assert_eq!(reference.net_options().endpoints, defaults.net_options().endpoints);
-        // Not by being left out: the text names every key there is, as the error for an unknown one lists them.
+        // Not by being left out: the text names every key there is, as the error for an unknown one lists them. Without
+        // a default there is nothing to show but a comment.
+        let comments = ["auth.refresh_event", "auth.key"];
         let tables = reference.document.tables().unwrap();
-        for section in ["server", "cors", "ingest", "ops", "limits", "heartbeat", "mesh", "rooms", "log"] {
+        for section in ["server", "cors", "auth", "ingest", "ops", "limits", "heartbeat", "mesh", "rooms", "log"] {
             let message = Config::parse(&format!("[{section}]\nqqqqqqqqqqqq = 1"), "f").unwrap_err().message;
             let keys = message.split_once(" are ").or(message.split_once("mean ")).map(|(_, keys)| keys);
             for key in keys.unwrap_or_else(|| panic!("{section}: {message}")).split(", ") {
-                assert!(
-                    bounds::find(&tables, &format!("{section}.{key}")).is_some(),
-                    "{section}.{key} is not described"
-                );
+                let key = format!("{section}.{key}");
+                let is_shown = bounds::find(&tables, &key).is_some() || comments.contains(&&*key);
+                assert!(is_shown, "{key} is not described");
             }
         }
         for number in NUMBERS {
@@ -1017,8 +1086,8 @@ mod tests {
     }
 
     fn settings(config: &Config) -> impl fmt::Debug {
-        let Config { server, cors, ingest, ops, limits, heartbeat, mesh, rooms, log, .. } = config.clone();
-        (server, cors, ingest, ops, limits, heartbeat, mesh, rooms, log)
+        let Config { server, cors, auth, ingest, ops, limits, heartbeat, mesh, rooms, log, .. } = config.clone();
+        (server, cors, auth, ingest, ops, limits, heartbeat, mesh, rooms, log)
     }
 
     #[test]
@@ -1163,19 +1232,20 @@ mod tests {
             "[server]\nlisten = \"[::ffff:127.0.0.1]:1\"",
             "[server]\nlisten = \"0.0.0.0:3000\"\npublic = true",
             "[ops]\nlisten = \"10.0.0.1:3200\"\npublic = true",
+            "[ingest]\nlisten = \"0.0.0.0:3100\"\ntoken_file = \"t\"",
         ] {
             assert_eq!(exposure(text), Ok(()), "{text}");
         }
         for (text, error) in [
             (
                 "[server]\nlisten = \"0.0.0.0:3000\"",
-                "f.toml:2:10: server.listen = \"0.0.0.0:3000\": clients are not authenticated by this version; set \
-                 server.public = true if rules and a proxy take care of it",
+                "f.toml:2:10: server.listen = \"0.0.0.0:3000\": clients are not authenticated; set \
+                 auth.require = true and an [[auth.key]], or server.public = true if rules and a proxy take care of it",
             ),
             (
                 "[server]\npublic = true\n[ingest]\nlisten = \"[::]:3100\"",
                 "f.toml:4:10: ingest.listen = \"[::]:3100\": anyone who reaches this port can publish; set \
-                 ingest.public = true if a firewall takes care of it",
+                 ingest.token_file to a file with a token that they must say",
             ),
             (
                 "[ops]\nlisten = \"10.0.0.1:3200\"",

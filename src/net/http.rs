@@ -13,6 +13,7 @@ use crate::proto::engineio::{self, Refusal};
 use crate::proto::http::{self, Body, BodyError, BodyLength, BodyStep, Connection, Head, HeadStep, Response};
 use crate::proto::ws;
 use crate::session::admission::Place;
+use crate::session::identity::Bearer;
 use crate::shard::{Handshake, Posted};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
@@ -124,7 +125,9 @@ enum Wish {
 #[derive(Debug)]
 struct Opening {
     endpoint: usize,
+    /// Without tokens.
     query: Box<str>,
+    bearer: Option<Bearer>,
     ip: IpAddr,
     /// Present if a WebSocket carries the session from the start.
     upgrade: Option<http::Upgrade>,
@@ -141,9 +144,18 @@ enum What {
     Nothing,
 }
 
-/// A connection on its way to the core of its session, with what was read from it.
+/// A connection on its way to another core.
 #[derive(Debug)]
-pub struct HandOver {
+pub enum HandOver {
+    /// A client's, to the core of its session.
+    Client(HandedOver),
+    /// A publisher's of this host, to the core whose turn it is.
+    Neighbour(TcpStream),
+}
+
+/// A client's connection with what was read from it.
+#[derive(Debug)]
+pub struct HandedOver {
     stream: TcpStream,
     http: Box<Http>,
     rest: Option<Box<conn::Inbox>>,
@@ -343,7 +355,8 @@ impl Core {
             let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
             let peer = self.conns[at.slot].stream.peer_addr().map_or(unknown, |address| address.ip());
             let ip = self.options.trusted_proxies.client_ip(peer, head);
-            Wish::Open(Box::new(Opening { endpoint, query: head.query.into(), ip, upgrade }))
+            let (query, bearer) = self.bearer(head);
+            Wish::Open(Box::new(Opening { endpoint, query, bearer, ip, upgrade }))
         };
         if !self.options.endpoints[endpoint].kind.is_engine_io() {
             return self.upgrade(head).map(|upgrade| opening(Some(upgrade)));
@@ -390,6 +403,19 @@ impl Core {
         let upgrade = http::websocket_upgrade(head)?;
         let is_allowed = self.options.cors.allows_websocket(head.values("origin"), head.header("host"));
         if is_allowed { Ok(upgrade) } else { Err(http::HeadError::Origin) }
+    }
+
+    /// The query of a handshake without its tokens, and the token that the request has.
+    fn bearer(&self, head: &Head<'_, '_>) -> (Box<str>, Option<Bearer>) {
+        let Some(identity) = self.shard.identity() else { return (head.query.into(), None) };
+        // Browsers send cookies along with what any page asks for: they speak for their owner only if the page is ours
+        // or of an origin that may use them.
+        let cookies_count = head.header("origin").is_none_or(|origin| {
+            let host = head.header("host").unwrap_or_default();
+            let own = origin.splitn(2, |byte| *byte == b'/').nth(1).and_then(|rest| rest.strip_prefix(b"/"));
+            own.is_some_and(|own| own.eq_ignore_ascii_case(host)) || self.options.cors.shares_cookies_with(origin)
+        });
+        (identity.without_tokens(head.query).into(), identity.of_request(head, cookies_count))
     }
 
     /// A request is whole: it is served when the reads of this turn are done.
@@ -562,7 +588,7 @@ impl Core {
 
     /// Begins a session.
     fn open(&mut self, at: SlotRef, opening: Opening, manner: Manner) {
-        let Opening { endpoint, query, ip, upgrade } = opening;
+        let Opening { endpoint, query, bearer, ip, upgrade } = opening;
         let Endpoint { kind, message_bytes_max, .. } = self.options.endpoints[endpoint];
         let place = match self.admit_session(at, ip) {
             Ok(place) => place,
@@ -573,7 +599,8 @@ impl Core {
         {
             return;
         }
-        let handshake = Handshake { kind, polls: upgrade.is_none(), query: &query, ip, message_bytes_max };
+        let (polls, bearer) = (upgrade.is_none(), bearer.as_ref());
+        let handshake = Handshake { kind, polls, query: &query, bearer, ip, message_bytes_max };
         let session = self.shard.open(at, handshake, self.now);
         self.shard.hold(session, place);
         if upgrade.is_some() {
@@ -902,7 +929,7 @@ impl Core {
         };
         http.request = Some(Box::new(request));
         let (rest, stamped, place) = (conn.inbox.take(), conn.stamped, conn.place.take());
-        self.handovers.send(home, HandOver { stream, http, rest, stamped, place });
+        self.handovers.send(home, HandOver::Client(HandedOver { stream, http, rest, stamped, place }));
         self.shard.counters.connections -= 1;
         self.shard.counters.handed_over += 1;
         self.let_go(at);
@@ -911,8 +938,15 @@ impl Core {
     /// Takes in the connections that other cores have sent. True if there were any.
     pub(super) fn take_in(&mut self) -> bool {
         let mut any = false;
-        while let Some((_, HandOver { stream, http, rest, stamped, place })) = self.handovers.receive() {
+        while let Some((_, handover)) = self.handovers.receive() {
             any = true;
+            let HandedOver { stream, http, rest, stamped, place } = match handover {
+                HandOver::Client(client) => client,
+                HandOver::Neighbour(stream) => {
+                    self.take_neighbour(stream);
+                    continue;
+                }
+            };
             let mut conn = Conn::new(stream, Role::Http(http));
             conn.inbox = rest;
             conn.stamped = stamped;

@@ -9,13 +9,15 @@ mod flush;
 mod http;
 pub mod listener;
 mod order;
+mod published;
 mod ring;
 pub mod sys;
 pub mod wake;
 
-pub use self::core::{Core, DrainProgress, Setup, Shared};
-pub use self::http::HandOver;
+pub use self::core::{Core, DrainProgress, Extra, Setup, Shared};
+pub use self::http::{HandOver, HandedOver};
 pub use self::order::Horizons;
+pub use self::published::Published;
 
 use crate::proto::cors::Cors;
 use crate::proto::forwarded::TrustedProxies;

@@ -131,6 +131,12 @@ impl Cors {
         !self.check_websockets || origins.all(is_allowed)
     }
 
+    /// True if pages of this origin may send cookies along and read what they get for them.
+    #[must_use]
+    pub fn shares_cookies_with(&self, origin: &[u8]) -> bool {
+        self.credentials && self.origin_lines(Some(origin), "", &mut String::new())
+    }
+
     /// The header lines of a response to a request with this `Origin`, each ended by `\r\n`.
     #[must_use]
     pub fn response_headers(&self, origin: Option<&[u8]>) -> String {

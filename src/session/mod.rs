@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod budget;
+pub mod identity;
 pub mod namespace;
 pub mod outbox;
 pub mod rules;
@@ -15,9 +16,14 @@ use crate::base::wheel::TimerId;
 use crate::proto::raw::Shape;
 use crate::proto::socketio::Reassembler;
 use admission::Place;
+use identity::{Bearer, Claims};
 use rules::State;
 use smallvec::SmallVec;
 use std::net::Ipv6Addr;
+
+/// Most bytes of what a client connects to a namespace with. It is kept for the socket's life, as rules read it: with a
+/// message's 1 MB, 600 connections of one address would take 600 MB. Tokens have 1 to 2 KB.
+pub const AUTH_BYTES_MAX: usize = 32 << 10;
 
 /// Heartbeats of all sessions (Engine.IO protocol 4, "Heartbeat"; for raw WebSockets by ping frames).
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +149,8 @@ pub struct Session {
     pub sockets: SmallVec<[(NamespaceId, SlotRef); 1]>,
     /// The query string of its handshake, unless there is nothing of the client's own in it.
     pub query: Option<Box<str>>,
+    /// Present if its client has come with a token, in its handshake's request or later.
+    pub credentials: Option<Box<Credentials>>,
     /// Where the client is; an IPv4 address in its mapped form.
     pub ip: Ipv6Addr,
     /// The session's own id.
@@ -172,8 +180,23 @@ impl Session {
     pub fn due(&self) -> Millis {
         let probe = self.polling.as_ref().and_then(|polling| polling.probe);
         let upgrade = probe.map_or(Millis::NEVER, |probe| probe.give_up_at.min(probe.noop_at));
-        self.connect_by.min(self.beat_at).min(upgrade)
+        self.connect_by.min(self.beat_at).min(upgrade).min(self.token_ends_at())
     }
+
+    /// When the first of its sockets' tokens ends; perhaps earlier, if that socket is gone.
+    #[must_use]
+    pub fn token_ends_at(&self) -> Millis {
+        self.credentials.as_ref().map_or(Millis::NEVER, |credentials| credentials.ends_at)
+    }
+}
+
+/// What is known of a session whose client has a token.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The token of its handshake's request: each namespace that it connects to verifies it anew.
+    pub bearer: Option<Bearer>,
+    /// [`Session::token_ends_at`].
+    pub ends_at: Millis,
 }
 
 /// The transport of a session without a connection.
@@ -247,6 +270,8 @@ pub struct Notes {
     pub instance: Option<Box<str>>,
     /// The auth payload that it connected with, as JSON.
     pub auth: Option<Box<str>>,
+    /// What its token says.
+    pub claims: Option<Box<Claims>>,
     /// What rules have set.
     pub state: State,
 }

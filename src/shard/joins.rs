@@ -8,8 +8,8 @@ use crate::base::ids::{Epoch, Offset, RoomKey, RoomName, SlotRef, SocketId};
 use crate::base::slab::Slab;
 use crate::proto::socketio;
 use crate::room::members::{GroupRef, Hold, Member};
-use crate::session::Kind;
 use crate::session::rules::{Args, Reply};
+use crate::session::{Kind, Socket};
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -210,6 +210,25 @@ impl Shard {
         assert!(removed.is_some(), "a session's socket exists");
     }
 
+    /// Takes back the join that would have connected the socket: its client must not be told so any more.
+    fn abandon_connecting(&mut self, socket: SlotRef) {
+        let Socket { connected, joining, .. } = &mut self.sockets[socket.slot];
+        if *connected || *joining == 0 {
+            return;
+        }
+        let connects = |join: &Join| join.socket == socket && matches!(join.then, Then::Connected(_));
+        let found = self.joins.pending.iter().find(|(_, join)| connects(join)).map(|(at, _)| at);
+        if let Some(at) = found
+            && let Some(join) = self.joins.pending.remove(at)
+        {
+            *joining -= 1;
+            for group in join.groups {
+                self.joins.unfollow(group, at);
+                self.give_back(group);
+            }
+        }
+    }
+
     /// Applies a publisher's operation to the target room's members on this core. Returns how many there are.
     pub(super) fn apply(&mut self, operate: &Operate) -> usize {
         let mut sockets: Vec<SlotRef> =
@@ -269,7 +288,7 @@ impl Shard {
         self.forget_socket(session, socket);
     }
 
-    fn say_goodbye(&mut self, session: SlotRef, socket: SlotRef) {
+    pub(super) fn say_goodbye(&mut self, session: SlotRef, socket: SlotRef) {
         self.scratch.clear();
         let name = name_of(&self.namespaces, self.sockets[socket.slot].namespace_ref());
         socketio::disconnect(&mut self.scratch, name);
@@ -278,6 +297,7 @@ impl Shard {
 
     /// Ends one socket of a session that goes on.
     pub(super) fn forget_socket(&mut self, session: SlotRef, socket: SlotRef) {
+        self.abandon_connecting(socket);
         self.sessions[session.slot].sockets.retain(|(_, other)| *other != socket);
         self.remove_socket(socket);
         if self.sessions[session.slot].busy == Some(socket) {

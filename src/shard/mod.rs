@@ -5,9 +5,11 @@
 mod asks;
 mod clients;
 mod delivery;
+mod identity;
 mod joins;
 mod limits;
 pub mod messages;
+mod queries;
 mod slow;
 mod transports;
 
@@ -23,15 +25,19 @@ use crate::proto::line::Acks;
 use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
 use crate::session::admission::Place;
+use crate::session::identity::{Bearer, Identity};
 use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
-use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query};
-use messages::{Down, ReceiptTo, Up};
+use crate::session::{
+    Beat, Credentials, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query,
+};
+use messages::{Down, Facts, ReceiptTo, Up};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use asks::AskOptions;
 pub use delivery::Line;
@@ -78,8 +84,10 @@ pub struct Handshake<'a> {
     pub kind: Kind,
     /// True if the connection's request is the session's first poll, false if it opened a WebSocket.
     pub polls: bool,
-    /// The query string.
+    /// The query string, without tokens.
     pub query: &'a str,
+    /// The token that came with the request.
+    pub bearer: Option<&'a Bearer>,
     /// The client's address.
     pub ip: IpAddr,
     /// Largest message or POST that the endpoint takes.
@@ -113,6 +121,10 @@ pub const CLIENT_LEFT: Closing = Closing::new(1000, "client left");
 pub const DISCONNECTED: Closing = Closing::new(1000, "server disconnect");
 /// A rule refused the raw connection.
 pub const REFUSED: Closing = Closing::new(4403, "refused");
+/// A raw client has no valid token.
+pub const UNAUTHENTICATED: Closing = Closing::new(4401, "unauthenticated");
+/// The token of a raw client has ended.
+pub const TOKEN_EXPIRED: Closing = Closing::new(4401, "token expired");
 /// The client broke Engine.IO's, Socket.IO's or the raw protocol.
 pub const PROTOCOL_ERROR: Closing = Closing::new(1002, "parse error");
 /// A text endpoint got a binary message.
@@ -123,7 +135,7 @@ pub const SLOW_CONSUMER: Closing = Closing::new(1008, "slow consumer");
 pub const OVER_BUDGET: Closing = Closing::new(1008, "slow consumer, memory short");
 
 /// What the shard wants done outside.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Action {
     /// Send what waits, then close in good order.
     Close {
@@ -184,6 +196,15 @@ pub enum Action {
         /// Sockets that would have been in too many rooms.
         refused: u32,
     },
+    /// One core has told what a publisher asked about.
+    Found {
+        /// Which publisher's line.
+        to: ReceiptTo,
+        /// The core.
+        core: CoreId,
+        /// What it has.
+        facts: Facts,
+    },
     /// Clients have acknowledged an event, or their time is over.
     Acknowledged {
         /// Which publisher's line.
@@ -238,6 +259,8 @@ pub struct Shard {
     pub outboxes: Outboxes,
     joins: joins::Joins,
     asks: asks::Asks,
+    /// Lists of rooms that are being gathered.
+    scans: queries::Scans,
     /// Events of which other owners' parts are still to come, with the sockets that have them already.
     parts: HashMap<u64, delivery::Parts>,
     /// Emptied sets of finished parts, kept for their memory.
@@ -257,6 +280,10 @@ pub struct Shard {
     scratch: Vec<u8>,
     json: crate::proto::json::Scratch,
     stock: Stock,
+    /// `None` while tokens have no meaning: there are no keys.
+    identity: Option<Arc<Identity>>,
+    /// The Unix time of [`Millis`] 0, in milliseconds.
+    unix_origin_ms: u64,
     /// As of the last [`Shard::advance`].
     now: Millis,
     rates: limits::Rates,
@@ -316,6 +343,7 @@ impl Shard {
             outboxes: Outboxes::new(),
             joins: joins::Joins::default(),
             asks: asks::Asks::new(first_epoch),
+            scans: queries::Scans::new(),
             parts: HashMap::new(),
             spare_sets: Vec::new(),
             overflown: Vec::new(),
@@ -328,6 +356,8 @@ impl Shard {
             scratch: Vec::new(),
             json: crate::proto::json::Scratch::default(),
             stock: Stock::new(),
+            identity: None,
+            unix_origin_ms: 0,
             now,
             rates: limits::Rates::new(&options.limits),
         }
@@ -386,6 +416,9 @@ impl Shard {
             polling: handshake.polls.then(|| Box::new(polling)),
             sockets: smallvec::SmallVec::new(),
             query: own_query(handshake.query),
+            credentials: handshake
+                .bearer
+                .map(|bearer| Box::new(Credentials { bearer: Some(bearer.clone()), ends_at: Millis::NEVER })),
             ip: match handshake.ip {
                 IpAddr::V4(ip) => ip.to_ipv6_mapped(),
                 IpAddr::V6(ip) => ip,
@@ -510,7 +543,7 @@ impl Shard {
                 budget = budget.saturating_sub(1 + self.handle_down(message));
             }
         }
-        budget
+        if budget > 0 { budget.saturating_sub(self.scan_some()) } else { 0 }
     }
 
     /// Brings the levels among the counters up to date.
@@ -623,6 +656,10 @@ impl Shard {
         if session.connect_by <= now {
             return self.close(at, CONNECT_TIMEOUT);
         }
+        if session.token_ends_at() <= now && !self.tokens_due(at) {
+            return;
+        }
+        let session = &mut self.sessions[at.slot];
         if session.beat_at <= now {
             if session.beat == Beat::Pong {
                 return self.close(at, PING_TIMEOUT);

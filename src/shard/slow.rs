@@ -156,7 +156,7 @@ mod tests {
     fn client(shard: &mut Shard, number: u32, kind: Kind) -> SlotRef {
         let transport = SlotRef { slot: number, generation: 0 };
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handshake = Handshake { kind, query: "", ip, polls: false, message_bytes_max: 1000 };
+        let handshake = Handshake { kind, query: "", ip, polls: false, bearer: None, message_bytes_max: 1000 };
         shard.open(transport, handshake, Millis(0))
     }
 

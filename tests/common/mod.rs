@@ -19,6 +19,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
+use tungstenite::client::IntoClientRequest;
 use tungstenite::{Message, WebSocket};
 
 pub use rustix::process::Signal;
@@ -540,11 +541,20 @@ impl RawClient {
 
     #[track_caller]
     pub fn connect_to(server: &Server, path: &str) -> RawClient {
+        RawClient::connect_with(server, path, &[])
+    }
+
+    /// Connects with these headers besides.
+    #[track_caller]
+    pub fn connect_with(server: &Server, path: &str, headers: &[(&'static str, &str)]) -> RawClient {
         let stream = TcpStream::connect(server.listen).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let url = format!("ws://{}{path}", server.listen);
-        match tungstenite::client::client(url, stream) {
+        let mut request = format!("ws://{}{path}", server.listen).into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        match tungstenite::client::client(request, stream) {
             Ok((socket, _)) => RawClient { socket },
             Err(error) => panic!("the handshake failed: {error}"),
         }

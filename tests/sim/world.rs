@@ -476,7 +476,7 @@ impl World {
         // Raw clients are where their endpoint is.
         let namespace = if kind == Kind::SocketIo { *self.random.pick(&NAMESPACES) } else { "/" };
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handshake = Handshake { kind, polls: false, query: "", ip, message_bytes_max: 10_000 };
+        let handshake = Handshake { kind, polls: false, query: "", bearer: None, ip, message_bytes_max: 10_000 };
         let session = self.shards[core].open(transport, handshake, self.now);
         let mut client = Client { socket_io: kind == Kind::SocketIo, ..Client::default() };
         client.memberships.insert(place(namespace, ""), vec![Membership::asked(self.step)]);
@@ -865,6 +865,9 @@ impl World {
                     }
                     Action::Receipt { to, room, offset } => {
                         self.sources[core][to.publisher.slot as usize].publisher.receipt(to, room, offset);
+                    }
+                    Action::Found { to, core: from, facts } => {
+                        self.sources[core][to.publisher.slot as usize].publisher.found(to, from, facts);
                     }
                     Action::Operated { to, sockets, refused } => {
                         self.sources[core][to.publisher.slot as usize].publisher.operated(to, sockets, refused);

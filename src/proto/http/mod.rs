@@ -17,6 +17,9 @@ pub use self::response::{CONTINUE, Connection, Response, reason_phrase, write_up
 /// Headers that a request may have: generous for a browser behind proxies, and 2 KB of scratch space on the stack.
 pub const HEADERS_MAX: usize = 64;
 const _: () = assert!(HEADERS_MAX * size_of::<Header<'_>>() == 2048);
+/// Parameters that a query may have. Rules read it with each of a client's events: with the 4,000 that fit into a head, an
+/// event of a few bytes cost as much as a hundred others.
+pub const PARAMETERS_MAX: usize = 64;
 
 /// A request without its body. Everything in it is borrowed from the buffer it was parsed from.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +83,9 @@ pub fn parse_head<'h, 'b>(
     // httparse knows no other than these two.
     let minor_version = request.version.filter(|minor| *minor <= 1).ok_or(HeadError::Version)?;
     let (path, query) = request.path.and_then(split_target).ok_or(HeadError::Target)?;
+    if query.bytes().filter(|byte| *byte == b'&').count() >= PARAMETERS_MAX {
+        return Err(HeadError::TooManyParameters { max: PARAMETERS_MAX });
+    }
     let method = request.method.unwrap_or_default();
     let head = Head { method, path, query, minor_version, headers: request.headers };
     match (head.values("host").count(), minor_version) {
@@ -260,6 +266,11 @@ pub enum HeadError {
         /// Headers allowed.
         max: usize,
     },
+    /// More parameters in the query than we take.
+    TooManyParameters {
+        /// Parameters allowed.
+        max: usize,
+    },
     /// `Content-Length` is no number.
     ContentLength,
     /// There are several `Content-Length`s, and they differ.
@@ -331,6 +342,7 @@ impl HeadError {
             HeadError::Host => "host",
             HeadError::TooLong { .. } => "too_long",
             HeadError::TooManyHeaders { .. } => "too_many_headers",
+            HeadError::TooManyParameters { .. } => "too_many_parameters",
             HeadError::ContentLength => "content_length",
             HeadError::ContentLengths => "content_lengths",
             HeadError::LengthAndCoding => "length_and_coding",
@@ -359,6 +371,7 @@ impl fmt::Display for HeadError {
             HeadError::Host => f.write_str("the request must have exactly one Host header"),
             HeadError::TooLong { max } => write!(f, "the request head has more than {max} bytes"),
             HeadError::TooManyHeaders { max } => write!(f, "the request has more than {max} headers"),
+            HeadError::TooManyParameters { max } => write!(f, "the query has more than {max} parameters"),
             HeadError::ContentLength => f.write_str("Content-Length is not a number of bytes"),
             HeadError::ContentLengths => f.write_str("the request has several Content-Length values that differ"),
             HeadError::LengthAndCoding => f.write_str("the request has both Content-Length and Transfer-Encoding"),
@@ -576,6 +589,10 @@ mod tests {
         assert_eq!(parse(headers(63).as_bytes(), MAX).unwrap().unwrap().headers.len(), 64);
         let error = parse(headers(64).as_bytes(), MAX).unwrap_err();
         assert_eq!((error, error.status()), (HeadError::TooManyHeaders { max: 64 }, 431));
+        let parameters = |n: usize| format!("GET /?a{} HTTP/1.1\r\nHost: a\r\n\r\n", "&".repeat(n - 1));
+        assert!(parse(parameters(64).as_bytes(), MAX).unwrap().is_some());
+        let error = parse(parameters(65).as_bytes(), MAX).unwrap_err();
+        assert_eq!((error, error.status()), (HeadError::TooManyParameters { max: 64 }, 400));
     }
 
     #[test]
@@ -751,6 +768,7 @@ mod tests {
             Host,
             TooLong { max: MAX },
             TooManyHeaders { max: HEADERS_MAX },
+            TooManyParameters { max: PARAMETERS_MAX },
             ContentLength,
             ContentLengths,
             LengthAndCoding,

@@ -458,7 +458,8 @@ impl Net {
     fn open(&mut self, shard: &mut Shard, at: SlotRef) {
         let core = shard.core().index();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handshake = Handshake { kind: Kind::SocketIo, polls: true, query: "", ip, message_bytes_max: 10_000 };
+        let handshake =
+            Handshake { kind: Kind::SocketIo, polls: true, query: "", bearer: None, ip, message_bytes_max: 10_000 };
         let session = shard.open(at, handshake, self.now);
         let mut said = Vec::new();
         shard.outboxes.waiting(session.slot).for_each(|(_, frame)| engineio::append_polled(&mut said, 0, frame));
