@@ -155,9 +155,12 @@ mod tests {
 
     fn client(shard: &mut Shard, number: u32, kind: Kind) -> SlotRef {
         let transport = SlotRef { slot: number, generation: 0 };
+        shard.open(transport, handshake(kind), Millis(0))
+    }
+
+    fn handshake(kind: Kind) -> Handshake<'static> {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handshake = Handshake { kind, query: "", ip, polls: false, bearer: None, message_bytes_max: 1000 };
-        shard.open(transport, handshake, Millis(0))
+        Handshake { kind, query: "", ip, polls: false, bearer: None, message_bytes_max: 1000 }
     }
 
     const RAW: Kind = Kind::Raw { namespace: NamespaceId(0), shape: Shape::Nested };
@@ -280,9 +283,7 @@ mod tests {
     fn a_polling_client_that_asks_and_never_polls_is_cut() {
         let mut shards = shards(1, &Classes::default(), 400);
         let shard = &mut shards[0];
-        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handshake =
-            Handshake { kind: Kind::SocketIo, query: "", bearer: None, ip, polls: true, message_bytes_max: 1000 };
+        let handshake = Handshake { polls: true, ..handshake(Kind::SocketIo) };
         let session = shard.open(SlotRef { slot: 1, generation: 0 }, handshake, Millis(0));
         shard.outboxes.clear(session.slot);
         shard.poll_answered(session);
@@ -292,7 +293,6 @@ mod tests {
             if !shard.begin_packets(session, post) {
                 return None;
             }
-            let _ = shard.post_packet(session, "42[\"nothing\"]", Millis(0));
             let _ = shard.post_packet(session, "40/nowhere,", Millis(0));
             shard.end_post(session, post);
             Some(shard.outboxes.answers(session.slot))

@@ -549,11 +549,12 @@ mod tests {
                     prop_assert_eq!(waiting, expected.collect::<Vec<u8>>(), "session {}", slot);
                 }
             }
-            for pattern in 0..3 {
-                let sum = |count: fn(&Losses) -> u64| {
-                    count(&lost[pattern]) + naive.iter().map(|naive| count(&naive.losses[pattern])).sum::<u64>()
-                };
-                let expected = Losses { dropped: sum(|l| l.dropped), conflated: sum(|l| l.conflated) };
+            for (pattern, former) in lost.iter().enumerate() {
+                let now = naive.iter().map(|naive| naive.losses[pattern]);
+                let expected = now.fold(*former, |sum, losses| Losses {
+                    dropped: sum.dropped + losses.dropped,
+                    conflated: sum.conflated + losses.conflated,
+                });
                 prop_assert_eq!(outboxes.losses().get(pattern).copied().unwrap_or_default(), expected);
             }
         }
