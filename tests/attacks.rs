@@ -1,6 +1,7 @@
-//! What attackers try, against one server in the shape of system 1. Each row says what is sent, what exactly is answered,
-//! and which counters grow. After each row, while the attacker is still there, an honest client that was connected before
-//! and one that comes now are both served. How long that takes is printed and not judged: machines that test are busy.
+//! What attackers try, against one server in the shape of system 1. Each row says what is sent, what exactly is
+//! answered, and which counters grow. After each row, while the attacker is still there, an honest client that was
+//! connected before and one that comes now are both served. How long that takes is printed and not judged: machines
+//! that test are busy.
 
 mod common;
 
@@ -309,8 +310,8 @@ const ATTACKS: &[Attack] = &[
             answers.leave(wire)
         },
         // One of them is global.
-        answers: "127 x {\"type\":\"watching\",\"data\":{\"trainNo\":…}}; 9873 x {\"type\":\"error\",\"data\":{\"message\":\
-            \"this would make 129 rooms; a socket can be in 128\",\"event\":\"watch\"}}",
+        answers: "127 x {\"type\":\"watching\",\"data\":{\"trainNo\":…}}; 9873 x {\"type\":\"error\",\"data\":{\
+            \"message\":\"this would make 129 rooms; a socket can be in 128\",\"event\":\"watch\"}}",
         counters: &[(RULE_REFUSALS, "rooms_per_socket", 9873.0)],
     },
     Attack {
@@ -351,7 +352,8 @@ const ATTACKS: &[Attack] = &[
             }
             answers.leave(wire)
         },
-        answers: "3 x {\"type\":\"error\",\"data\":{\"message\":\"the room name contains a control character\",\"event\":\"watch\"}}; \
+        answers: "3 x {\"type\":\"error\",\"data\":{\"message\":\"the room name contains a control character\",\
+            \"event\":\"watch\"}}; \
             {\"type\":\"error\",\"data\":{\"message\":\"the room name has 10006 bytes; at most 200 are allowed\",\
             \"event\":\"watch\"}}; \
             5 x {\"type\":\"error\",\"data\":{\"message\":\"not allowed\",\"event\":\"watch\"}}",
@@ -761,7 +763,8 @@ const ATTACKS: &[Attack] = &[
             answers.add(&publisher.ask(r#"{"event":"x","room":"nobody","id":1}"#)["ok"].to_string());
             answers.into()
         },
-        answers: "the line has more than 1048576 bytes; send less data in one event or raise ingest.line_bytes_max; true",
+        answers: "the line has more than 1048576 bytes; send less data in one event or raise ingest.line_bytes_max; \
+            true",
         counters: &[(LINE_ERRORS, "line_too_long", 1.0)],
     },
 ];
