@@ -107,6 +107,7 @@ fn start() -> Running {
             shard,
             desk: Desk::new(ingest, vec![false]),
             clients: client_listener,
+            extra: net::Extra::default(),
             publishers: publisher_listener,
             handovers: mesh::planes(1, 1).remove(0),
             shared: in_core,

@@ -87,7 +87,7 @@ counters! {
     count sends_partial "roomcast_sends_partial_total" "Sends of which the kernel took only a part.";
     count sends_blocked "roomcast_sends_blocked_total" "Sends refused because the socket's buffer was full.";
     gauge outbox_bytes "roomcast_outbox_bytes" "Bytes waiting in outboxes now, shared frames counted at each holder.";
-    gauge outbox_memory_bytes "roomcast_outbox_memory_bytes" "Memory of what waits in outboxes now, shared frames counted once.";
+    gauge outbox_memory_bytes "roomcast_outbox_memory_bytes" "Memory of outboxes now, shared frames once.";
     count ring_full_up "roomcast_ring_full_publish_total" "Messages that waited as the ring to an owner was full.";
     count ring_full_down "roomcast_ring_full_deliver_total" "Messages that waited as the ring to a member was full.";
     count kernel_retries "roomcast_kernel_retries_total" "Submissions repeated for want of memory or space.";

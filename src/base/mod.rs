@@ -8,5 +8,6 @@ pub mod frame;
 pub mod ids;
 pub mod paged;
 pub mod rate;
+pub mod secret;
 pub mod slab;
 pub mod wheel;

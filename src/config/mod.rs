@@ -5,6 +5,7 @@ mod auth;
 mod bounds;
 mod classes;
 mod document;
+mod door;
 mod endpoints;
 
 use std::fmt;
@@ -19,6 +20,7 @@ pub use auth::{Auth, AuthKey};
 pub(crate) use bounds::NUMBERS;
 pub use document::ConfigError;
 use document::{Document, path};
+pub use door::{Alias, AliasKind, read_token};
 pub use endpoints::{Endpoint, EndpointKind, EndpointShape};
 
 use crate::base::rate::Rate;
@@ -137,8 +139,12 @@ pub struct Ingest {
     pub rooms_per_line_max: usize,
     /// How long a line may wait for clients' acknowledgements.
     pub ack_timeout_ms_max: u64,
-    /// True: publishers may come from elsewhere although they are not authenticated.
-    pub public: bool,
+    /// A file with the token that publishers must say who come in over TCP; empty for none.
+    pub token_file: String,
+    /// A Unix socket where publishers of this host come in besides; empty for none.
+    pub unix: String,
+    /// That socket's file mode.
+    pub unix_mode: String,
 }
 
 /// Operators' port.
@@ -149,6 +155,12 @@ pub struct Ops {
     pub listen: SocketAddr,
     /// True: they may be read from elsewhere although readers are not authenticated.
     pub public: bool,
+    /// A file with the token that users of the HTTP API must bring; empty for none.
+    pub token_file: String,
+    /// What health calls the server.
+    pub service: String,
+    /// Requests of the HTTP API under other paths and in other shapes.
+    pub alias: Vec<Alias>,
 }
 
 /// Bounds of clients.
@@ -280,14 +292,17 @@ impl Default for Ingest {
             receipt_bytes_max: 1 << 20,
             rooms_per_line_max: 1024,
             ack_timeout_ms_max: 60_000,
-            public: false,
+            token_file: String::new(),
+            unix: String::new(),
+            unix_mode: "0660".to_owned(),
         }
     }
 }
 
 impl Default for Ops {
     fn default() -> Ops {
-        Ops { listen: loopback(3200), public: false }
+        let (token_file, service, alias) = (String::new(), "roomcast".to_owned(), Vec::new());
+        Ops { listen: loopback(3200), public: false, token_file, service, alias }
     }
 }
 
@@ -394,6 +409,7 @@ impl Config {
         let endpoints = if file.endpoint.is_empty() { Endpoint::defaults() } else { file.endpoint };
         let namespaces = with_main_first(file.namespace);
         endpoints::check(&document, &endpoints, &namespaces)?;
+        door::check(&document, &file.ingest, &file.ops, &namespaces)?;
         drop(tables);
         Ok(Config {
             server: file.server,
@@ -449,8 +465,9 @@ impl Config {
             (
                 "ingest",
                 ingest.listen,
-                ingest.public,
-                "anyone who reaches this port can publish; set ingest.public = true if a firewall takes care of it",
+                !ingest.token_file.is_empty(),
+                "anyone who reaches this port can publish; set ingest.token_file to a file with a token that they must \
+                 say",
             ),
             (
                 "ops",
@@ -492,6 +509,19 @@ impl Config {
     #[must_use]
     pub fn rules(&self) -> &[RulesSource] {
         &self.namespaces
+    }
+
+    /// The line of the file in which a rule begins: of the namespace at `index` of [`Config::rules`], the rule at
+    /// `rule` of its `connect` or `on`.
+    #[must_use]
+    pub fn place_of_rule(&self, index: usize, kind: &str, rule: usize) -> Option<usize> {
+        let RulesSource { name, pattern, .. } = self.namespaces.get(index)?;
+        // The namespace / was put first, wherever it stands. No two have one name.
+        let file: File = toml::from_str(&self.document.text).ok()?;
+        let at = file.namespace.iter().position(|other| other.name == *name && other.pattern == *pattern)?;
+        let mut path = namespace_path(at, kind);
+        path.push(PathStep::Index(rule));
+        self.document.line_of(&path)
     }
 
     /// For the data plane of clients.
@@ -868,6 +898,34 @@ mod tests {
                 "endpoint = [{ kind = \"raw\", message_bytes_max = \"1M\" }]",
                 "1:49: endpoint[0].message_bytes_max = \"1M\": must be a whole number, between 1024 and 67108864",
             ),
+            // Publishers' door and aliases.
+            (
+                "[ingest]\nunix_mode = \"rw\"",
+                "2:13: ingest.unix_mode = \"rw\": must be a file's mode in octal, as in \"0660\"",
+            ),
+            ("[ingest]\ntoken_file = 7", "2:14: ingest.token_file = 7: must be a string"),
+            (
+                "[[ops.alias]]\npath = \"stats\"\nkind = \"socket-stats\"",
+                "2:8: ops.alias[0].path = \"stats\": must begin with / and contain no spaces, no ? and no #, as in \
+                 \"/stats\"",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/metrics\"\nkind = \"health\"",
+                "2:8: ops.alias[0].path = \"/metrics\": is a path of the server's own; choose another",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/s\"\nkind = \"stats\"",
+                "3:8: ops.alias[0].kind = \"stats\": must be \"socket-event\" or \"socket-stats\" or \"health\"",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/s\"\nkind = \"health\"\n[[ops.alias]]\npath = \"/s\"\nkind = \"health\"",
+                "5:8: ops.alias[1].path = \"/s\": ops.alias[0] has this path already; give each its own",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/s\"\nkind = \"health\"\nnamespace = \"/x\"",
+                "4:13: ops.alias[0].namespace = \"/x\": there is no such namespace; add a [[namespace]] of this name, \
+                 or leave the key out for /",
+            ),
             // Origins and proxies.
             (
                 "[cors]\norigins = [\n  \"https://a.example\",\n  \"b.example\",\n]",
@@ -1187,6 +1245,7 @@ mod tests {
             "[server]\nlisten = \"[::ffff:127.0.0.1]:1\"",
             "[server]\nlisten = \"0.0.0.0:3000\"\npublic = true",
             "[ops]\nlisten = \"10.0.0.1:3200\"\npublic = true",
+            "[ingest]\nlisten = \"0.0.0.0:3100\"\ntoken_file = \"t\"",
         ] {
             assert_eq!(exposure(text), Ok(()), "{text}");
         }
@@ -1199,7 +1258,7 @@ mod tests {
             (
                 "[server]\npublic = true\n[ingest]\nlisten = \"[::]:3100\"",
                 "f.toml:4:10: ingest.listen = \"[::]:3100\": anyone who reaches this port can publish; set \
-                 ingest.public = true if a firewall takes care of it",
+                 ingest.token_file to a file with a token that they must say",
             ),
             (
                 "[ops]\nlisten = \"10.0.0.1:3200\"",

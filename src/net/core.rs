@@ -58,6 +58,9 @@ const DRAIN_STEP_MS: u64 = 20;
 
 const CLIENTS: u32 = 0;
 const PUBLISHERS: u32 = 1;
+/// Publishers of this host, by their Unix socket: one core listens, and deals them out.
+const NEIGHBOURS: u32 = 2;
+const LISTENERS: [u32; 3] = [CLIENTS, PUBLISHERS, NEIGHBOURS];
 /// Timer keys beyond all slots: the core's own deadlines.
 const ACCEPT_AGAIN: SlotRef = SlotRef { slot: u32::MAX, generation: 0 };
 const DRAIN_STEP: SlotRef = SlotRef { slot: u32::MAX, generation: 1 };
@@ -119,6 +122,8 @@ pub struct Setup {
     pub clients: TcpListener,
     /// Where publishers come in.
     pub publishers: TcpListener,
+    /// What only one of the cores has.
+    pub extra: Extra,
     /// For handing connections to the cores of their sessions.
     pub handovers: Plane<HandOver>,
     /// What the cores share.
@@ -127,15 +132,29 @@ pub struct Setup {
     pub publish_counters: Box<dyn FnMut(&mut Shard)>,
 }
 
+/// What only one of the cores has. Unix sockets look like TCP ones here: nobody asks a publisher's connection for more
+/// than to be read, written and shut.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// Where publishers of this host come in, who need no token; a Unix socket.
+    pub neighbours: Option<TcpListener>,
+    /// The HTTP API's connection, as a publisher without a token; one end of a pair of Unix sockets.
+    pub api: Option<TcpStream>,
+}
+
 /// One core.
 pub struct Core {
     pub(super) options: Options,
     pub(super) shard: Shard,
     pub(super) desk: Desk,
     /// `None` once the core drains: what would wait in the backlog goes elsewhere.
-    listeners: [Option<TcpListener>; 2],
+    listeners: [Option<TcpListener>; LISTENERS.len()],
     /// True for each listener that accepts.
-    accepting: [bool; 2],
+    accepting: [bool; LISTENERS.len()],
+    /// The core that gets the next publisher of this host.
+    next_neighbour: usize,
+    /// The HTTP API's connection, while it is open. It is not counted among publishers.
+    api: Option<SlotRef>,
     pub(super) shared: Arc<Shared>,
     publish_counters: Box<dyn FnMut(&mut Shard)>,
     pub(super) ring: Ring,
@@ -216,15 +235,17 @@ impl Core {
     /// # Errors
     /// The kernel refuses the ring.
     pub fn new(setup: Setup) -> io::Result<(Core, Sleep)> {
-        let Setup { options, shard, desk, clients, publishers, handovers, shared, publish_counters } = setup;
+        let Setup { options, shard, desk, clients, publishers, extra, handovers, shared, publish_counters } = setup;
         let eventfd = shared.bells.eventfd(shard.core())?;
         let ring = Ring::new(&eventfd)?;
         let mut core = Core {
             options,
             shard,
             desk,
-            listeners: [Some(clients), Some(publishers)],
-            accepting: [false; 2],
+            listeners: [Some(clients), Some(publishers), extra.neighbours],
+            accepting: [false; LISTENERS.len()],
+            next_neighbour: 0,
+            api: None,
             shared,
             publish_counters,
             ring,
@@ -256,10 +277,11 @@ impl Core {
         };
         core.now = core.clock();
         core.look_at_the_wall_clock();
-        if let [Some(clients), _] = &core.listeners {
+        if let [Some(clients), ..] = &core.listeners {
             core.shared.horizons.listens(core.shard.core(), clients.as_raw_fd());
         }
         core.accept_all();
+        core.api = extra.api.map(|stream| core.take_publisher(stream, Publisher::new()));
         Ok((core, Sleep::new(eventfd)))
     }
 
@@ -481,7 +503,7 @@ impl Core {
     }
 
     fn accept_all(&mut self) {
-        for number in [CLIENTS, PUBLISHERS] {
+        for number in LISTENERS {
             if let Some(listener) = &self.listeners[number as usize]
                 && !std::mem::replace(&mut self.accepting[number as usize], true)
             {
@@ -495,34 +517,66 @@ impl Core {
         if self.drain.is_some() {
             return;
         }
-        let mut place = None;
-        let role = if listener == CLIENTS {
-            place = match self.place_for(&stream) {
-                Ok(Ok(place)) => place,
-                Ok(Err(_)) => return self.turn_away(stream),
-                // It is gone already.
-                Err(_) => return,
-            };
-            self.shard.counters.connections += 1;
-            self.unheard += 1;
-            Role::Http(Box::default())
-        } else {
-            self.shard.counters.publishers += 1;
-            Role::Publisher(Box::new(Publisher::new()))
+        match listener {
+            NEIGHBOURS => return self.deal_out(stream),
+            PUBLISHERS => {
+                self.shard.counters.publishers += 1;
+                let at = self.take_publisher(stream, self.desk.stranger());
+                let Role::Publisher(publisher) = &self.conns[at.slot].role else { unreachable!("made just now") };
+                if publisher.is_locked() {
+                    self.set_timer(at, self.options.handshake_ms_max);
+                }
+                return;
+            }
+            _ => {}
+        }
+        let place = match self.place_for(&stream) {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) => return self.turn_away(stream),
+            // It is gone already.
+            Err(_) => return,
         };
-        let mut conn = Conn::new(stream, role);
+        self.shard.counters.connections += 1;
+        self.unheard += 1;
+        let mut conn = Conn::new(stream, Role::Http(Box::default()));
         conn.place = place;
-        if listener == CLIENTS && self.shared.polling.load(Ordering::Relaxed) > 0 {
+        if self.shared.polling.load(Ordering::Relaxed) > 0 {
             conn.stamped = sys::stamp_arrivals(&conn.stream, true).is_ok();
         }
+        let at = self.watch(conn);
+        self.set_timer(at, self.options.handshake_ms_max);
+    }
+
+    /// Gives each core its share of the publishers that this one accepts.
+    fn deal_out(&mut self, stream: TcpStream) {
+        let core = CoreId::new(self.next_neighbour);
+        self.next_neighbour = (self.next_neighbour + 1) % self.shard.topology().cores();
+        if core == self.shard.core() {
+            self.take_neighbour(stream);
+        } else {
+            self.handovers.send(core, HandOver::Neighbour(stream));
+        }
+    }
+
+    /// A publisher of this host is this core's.
+    pub(super) fn take_neighbour(&mut self, stream: TcpStream) {
+        if self.drain.is_none() {
+            self.shard.counters.publishers += 1;
+            self.take_publisher(stream, Publisher::new());
+        }
+    }
+
+    fn take_publisher(&mut self, stream: TcpStream, publisher: Publisher) -> SlotRef {
+        self.watch(Conn::new(stream, Role::Publisher(Box::new(publisher))))
+    }
+
+    fn watch(&mut self, conn: Conn) -> SlotRef {
         let at = self.conns.insert(conn);
         self.watch_new(at);
-        if listener == CLIENTS {
-            self.set_timer(at, self.options.handshake_ms_max);
-        }
         // Its first bytes are mostly here already: they are read in this turn.
         self.conns[at.slot].readable = true;
         self.queue(at);
+        at
     }
 
     /// Has the kernel report when there is something to read on a connection that is new here.
@@ -576,6 +630,9 @@ impl Core {
                 }
                 Action::Operated { to, sockets, refused } => {
                     self.with_publisher(to.publisher, |publisher| publisher.operated(to, sockets, refused));
+                }
+                Action::Found { to, core, facts } => {
+                    self.with_publisher(to.publisher, |publisher| publisher.found(to, core, facts));
                 }
                 Action::Acknowledged { to, acks } => {
                     self.with_publisher(to.publisher, |publisher| publisher.acknowledged(to, acks));
@@ -775,6 +832,9 @@ impl Core {
             catch_unwind(AssertUnwindSafe(|| publisher.work(fresh, &mut self.desk, &mut self.shard, at, bytes_max)));
         let waiting = publisher.outbox().len();
         let stopped = self.drain.is_some();
+        if self.conns[at.slot].timer.is_some() && !publisher.is_locked() {
+            self.cancel_timer(at);
+        }
         self.conns[at.slot].role = Role::Publisher(publisher);
         let progress = match progress {
             Ok(progress) => progress,
@@ -799,12 +859,15 @@ impl Core {
                 self.hold_up(at);
                 false
             }
-            Progress::Done => {
+            Progress::Done | Progress::Refused(_) => {
                 if publisher.outbox().is_empty() {
                     // What it still sends is thrown away until it has read its end.
-                    self.shard
-                        .counters
-                        .count(counters::PUBLISHER_CLOSES, if stopped { "shutdown" } else { "publisher left" });
+                    let label = match progress {
+                        Progress::Refused(label) => label,
+                        _ if stopped => "shutdown",
+                        _ => "publisher left",
+                    };
+                    self.shard.counters.count(counters::PUBLISHER_CLOSES, label);
                     self.linger(at);
                 }
                 true
@@ -881,6 +944,7 @@ impl Core {
     fn timer_fired(&mut self, at: SlotRef) {
         match self.conns[at.slot].role {
             Role::Http(_) => self.http_timer_fired(at),
+            Role::Publisher(_) => self.finish(at, "auth_timeout"),
             // The close is counted already.
             _ => self.finish(at, ""),
         }
@@ -1004,7 +1068,11 @@ impl Core {
 
     /// A publisher's connection is none any more.
     fn forget_publisher(&mut self, at: SlotRef) {
-        self.shard.counters.publishers -= 1;
+        if self.api == Some(at) {
+            self.api = None;
+        } else {
+            self.shard.counters.publishers -= 1;
+        }
         self.shard.publisher_left(at);
         self.held_up.retain(|other| *other != at);
         self.loaded.retain(|other| *other != at);
@@ -1026,7 +1094,7 @@ impl Core {
     }
 
     fn begin_drain(&mut self) {
-        for number in [CLIENTS, PUBLISHERS] {
+        for number in LISTENERS {
             if self.accepting[number as usize] {
                 self.ring.cancel_accept(number);
             } else {
@@ -1060,7 +1128,7 @@ impl Core {
         let done = |stage: &AtomicUsize| stage.load(Ordering::SeqCst) == 0;
         let late = self.now >= drain.clients_at;
         let (passed, next) = match drain.stage {
-            Stage::Publishing if self.shard.counters.publishers == 0 || late => {
+            Stage::Publishing if self.shard.counters.publishers == 0 && self.api.is_none() || late => {
                 (Some(&progress.publishing), Stage::Ordering)
             }
             Stage::Ordering if done(&progress.publishing) && port.up.is_at_rest() || late => {

@@ -144,9 +144,18 @@ enum What {
     Nothing,
 }
 
-/// A connection on its way to the core of its session, with what was read from it.
+/// A connection on its way to another core.
 #[derive(Debug)]
-pub struct HandOver {
+pub enum HandOver {
+    /// A client's, to the core of its session.
+    Client(HandedOver),
+    /// A publisher's of this host, to the core whose turn it is.
+    Neighbour(TcpStream),
+}
+
+/// A client's connection with what was read from it.
+#[derive(Debug)]
+pub struct HandedOver {
     stream: TcpStream,
     http: Box<Http>,
     rest: Option<Box<conn::Inbox>>,
@@ -920,7 +929,7 @@ impl Core {
         };
         http.request = Some(Box::new(request));
         let (rest, stamped, place) = (conn.inbox.take(), conn.stamped, conn.place.take());
-        self.handovers.send(home, HandOver { stream, http, rest, stamped, place });
+        self.handovers.send(home, HandOver::Client(HandedOver { stream, http, rest, stamped, place }));
         self.shard.counters.connections -= 1;
         self.shard.counters.handed_over += 1;
         self.let_go(at);
@@ -929,8 +938,15 @@ impl Core {
     /// Takes in the connections that other cores have sent. True if there were any.
     pub(super) fn take_in(&mut self) -> bool {
         let mut any = false;
-        while let Some((_, HandOver { stream, http, rest, stamped, place })) = self.handovers.receive() {
+        while let Some((_, handover)) = self.handovers.receive() {
             any = true;
+            let HandedOver { stream, http, rest, stamped, place } = match handover {
+                HandOver::Client(client) => client,
+                HandOver::Neighbour(stream) => {
+                    self.take_neighbour(stream);
+                    continue;
+                }
+            };
             let mut conn = Conn::new(stream, Role::Http(http));
             conn.inbox = rest;
             conn.stamped = stamped;

@@ -14,8 +14,8 @@ mod ring;
 pub mod sys;
 pub mod wake;
 
-pub use self::core::{Core, DrainProgress, Setup, Shared};
-pub use self::http::HandOver;
+pub use self::core::{Core, DrainProgress, Extra, Setup, Shared};
+pub use self::http::{HandOver, HandedOver};
 pub use self::order::Horizons;
 pub use self::published::Published;
 

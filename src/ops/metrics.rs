@@ -31,6 +31,10 @@ impl Exporter {
         for (name, help) in BY_REASON.iter().chain(BY_ROOMS) {
             metrics::describe_counter!(*name, *help);
         }
+        metrics::describe_counter!(
+            "roomcast_operator_requests_total",
+            "HTTP requests on the operators' port, the API's included, by status."
+        );
         metrics::describe_gauge!("roomcast_info", "Always 1; its labels tell the version.");
         metrics::gauge!("roomcast_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         metrics::describe_gauge!("process_resident_memory_bytes", "Memory of the process that is in RAM.");

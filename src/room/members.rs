@@ -220,6 +220,28 @@ impl LocalRooms {
             .flat_map(|group| group.members.iter().copied())
     }
 
+    /// How many members the room has here, by [`Encoding::index`].
+    #[must_use]
+    pub fn count_of(&self, key: &RoomKey) -> [u32; Encoding::COUNT] {
+        let mut count = [0; Encoding::COUNT];
+        for group in self.index.iter_hash(key.hash).map(|&slot| &self.groups[slot]).filter(|group| group.key == *key) {
+            count[group.encoding.index()] += group.members.len() as u32;
+        }
+        count
+    }
+
+    /// For going through the groups step by step: `slots` is where [`LocalRooms::key_at`] ends.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.groups.slots()
+    }
+
+    /// The room of the group in this slot, if any.
+    #[must_use]
+    pub fn key_at(&self, slot: u32) -> Option<&RoomKey> {
+        self.groups.at(slot).map(|at| &self.groups[at.slot].key)
+    }
+
     /// The rooms that the socket is in, in the order of joining as long as it has left none.
     pub fn rooms_of(&self, socket: u32) -> impl Iterator<Item = &RoomKey> {
         let memberships = self.of_socket.get(socket as usize).map_or(&[][..], |m| &m[..]);

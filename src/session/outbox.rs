@@ -33,8 +33,8 @@ impl SharedFrame {
 /// What may become of a frame that waits in a full outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Nothing: it is sent, or the session ends. It was said to the session alone, so that it does not count as lagging
-    /// behind others.
+    /// Nothing: it is sent, or the session ends. It was said to the session alone and does not count as lagging behind
+    /// others.
     Answer,
     /// Nothing: it is sent, or the session ends.
     Kept,
@@ -217,7 +217,8 @@ impl Outboxes {
         self.drop_holder(shared.index);
     }
 
-    /// Appends a shared frame, unless the outbox would hold more than `bytes_max` then, even without what may be dropped.
+    /// Appends a shared frame, unless the outbox would hold more than `bytes_max` then, even without what may be dropped;
+    /// answers don't count.
     pub fn offer(&mut self, slot: u32, shared: SharedFrame, bytes_max: u32) -> Offer {
         let outbox = &self.boxes[slot as usize];
         if outbox.state != State::Open || outbox.has_no_room(shared, bytes_max) {
@@ -382,12 +383,12 @@ impl Outboxes {
             let frame = self.nodes[head as usize].frame;
             let entry = &self.frames[frame as usize];
             let length = entry.frame.as_ref().map_or(0, |f| f.len() as u32);
+            if entry.fate == Fate::Answer {
+                answers -= rest.min(length - sent);
+            }
             if length - sent > rest {
                 sent += rest;
                 break;
-            }
-            if entry.fate == Fate::Answer {
-                answers -= length;
             }
             rest -= length - sent;
             sent = 0;
@@ -442,11 +443,9 @@ impl Outboxes {
             self.waiting(slot as u32).for_each(|(frame, _)| holders[frame as usize] += 1);
             total += u64::from(outbox.bytes);
             let is_answer = |frame: u32| self.frames[frame as usize].fate == Fate::Answer;
-            let answers = self.waiting(slot as u32).filter(|(frame, _)| is_answer(*frame));
-            let skipped =
-                if self.waiting(slot as u32).next().is_some_and(|(f, _)| is_answer(f)) { outbox.sent } else { 0 };
-            let answers: usize = answers.map(|(_, bytes)| bytes.len()).sum();
-            assert_eq!(answers + skipped as usize, outbox.answers as usize, "session {slot}");
+            let answers =
+                self.waiting(slot as u32).filter(|(frame, _)| is_answer(*frame)).map(|(_, bytes)| bytes.len());
+            assert_eq!(answers.sum::<usize>(), outbox.answers as usize, "session {slot}");
             nodes += self.check_laggard(slot as u32);
         }
         assert_eq!((total, nodes), (self.bytes_waiting, self.nodes_held));
@@ -481,10 +480,12 @@ impl Outboxes {
 }
 
 impl Outbox {
-    /// An empty outbox takes any frame: one that is larger than the bound could never be sent otherwise.
+    /// Answers take no room from others. If nothing else waits, there is room for any frame: one that is larger than the
+    /// bound could never be sent otherwise.
     #[inline]
     fn has_no_room(&self, shared: SharedFrame, bytes_max: u32) -> bool {
-        self.bytes.saturating_add(shared.bytes) > bytes_max && self.bytes > 0
+        let bytes = self.bytes - self.answers;
+        bytes.saturating_add(shared.bytes) > bytes_max && bytes > 0
     }
 }
 

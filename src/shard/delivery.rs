@@ -1,10 +1,10 @@
 //! The way of an event: from a publisher's core to the owners, from there to member cores, into outboxes.
 
 use super::messages::{
-    DeliverMany, Down, Kept, KeptContent, Manner, Operate, Operation, Part, Publish, ReceiptTo, SnapshotAsk, Up,
+    DeliverMany, Down, Found, Kept, KeptContent, Manner, Operate, Operation, Part, Publish, ReceiptTo, SnapshotAsk, Up,
 };
 use super::slow::fate;
-use super::{Action, AskOptions, NamedOperation, Namespace, SLOW_CONSUMER, Shard, TimerKey, name_of};
+use super::{Action, AskOptions, NamedOperation, Namespace, Shard, TimerKey, name_of};
 use crate::base::class::{PatternId, SlowClass};
 use crate::base::clock::Millis;
 use crate::base::counters;
@@ -131,6 +131,7 @@ impl Shard {
                     self.port.down.send(CoreId::new(core), Down::Operate(operate.clone()));
                 }
             }
+            Up::Query(query) => self.look(query),
             Up::Attach(GroupRef { key, encoding, group }) => {
                 let (offset, epoch) = self.owned.attach(&key, Attachment { group, core: from, encoding }, now);
                 self.port.down.send(from, Down::Attached { group, offset, epoch });
@@ -192,6 +193,11 @@ impl Shard {
                 self.actions.push_back(Action::Operated { to, sockets, refused });
                 0
             }
+            Down::Found(found) => {
+                let Found { to, core, facts } = *found;
+                self.actions.push_back(Action::Found { to, core, facts });
+                0
+            }
             Down::AskReaches { ask, cores } => {
                 self.ask_reaches(ask, cores);
                 0
@@ -220,7 +226,7 @@ impl Shard {
             && let [(room, key)] = &rooms[..]
             && self.own_socket(key).is_none()
         {
-            let (offset, attachments) = self.owned.append(key, now);
+            let (offset, attachments) = self.owned.append(key, event.event.bytes(), now);
             for &Attachment { group, core, encoding } in attachments {
                 let frame = frame(&event, encoding, &self.namespaces, &mut self.scratch, &mut self.counters.encodes);
                 self.port.down.send(core, Down::Deliver { group, offset, frame, manner: manner.clone() });
@@ -251,7 +257,7 @@ impl Shard {
             part,
         };
         for (room, key) in rooms {
-            let (offset, attachments) = self.owned.append(key, now);
+            let (offset, attachments) = self.owned.append(key, event.event.bytes(), now);
             for &Attachment { group, core, encoding } in attachments {
                 by_core[core.index()].get_or_insert_with(empty).groups.push((group, encoding, offset));
             }
@@ -444,8 +450,7 @@ impl Shard {
         self.outboxes.release(shared);
         while let Some(slot) = self.overflown.pop() {
             let session = self.sessions.at(slot).expect("an open outbox has a session");
-            self.patterns.disconnected(pattern);
-            self.abort(session, SLOW_CONSUMER);
+            self.cut_slow_consumer(session, pattern);
         }
     }
 

@@ -9,6 +9,7 @@ mod identity;
 mod joins;
 mod limits;
 pub mod messages;
+mod queries;
 mod slow;
 mod transports;
 
@@ -31,7 +32,7 @@ use crate::session::rules::NamespaceRules;
 use crate::session::{
     Beat, Credentials, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query,
 };
-use messages::{Down, ReceiptTo, Up};
+use messages::{Down, Facts, ReceiptTo, Up};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -134,7 +135,7 @@ pub const SLOW_CONSUMER: Closing = Closing::new(1008, "slow consumer");
 pub const OVER_BUDGET: Closing = Closing::new(1008, "slow consumer, memory short");
 
 /// What the shard wants done outside.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Action {
     /// Send what waits, then close in good order.
     Close {
@@ -195,6 +196,15 @@ pub enum Action {
         /// Sockets that would have been in too many rooms.
         refused: u32,
     },
+    /// One core has told what a publisher asked about.
+    Found {
+        /// Which publisher's line.
+        to: ReceiptTo,
+        /// The core.
+        core: CoreId,
+        /// What it has.
+        facts: Facts,
+    },
     /// Clients have acknowledged an event, or their time is over.
     Acknowledged {
         /// Which publisher's line.
@@ -249,6 +259,8 @@ pub struct Shard {
     pub outboxes: Outboxes,
     joins: joins::Joins,
     asks: asks::Asks,
+    /// Lists of rooms that are being gathered.
+    scans: queries::Scans,
     /// Events of which other owners' parts are still to come, with the sockets that have them already.
     parts: HashMap<u64, delivery::Parts>,
     /// Emptied sets of finished parts, kept for their memory.
@@ -331,6 +343,7 @@ impl Shard {
             outboxes: Outboxes::new(),
             joins: joins::Joins::default(),
             asks: asks::Asks::new(first_epoch),
+            scans: queries::Scans::new(),
             parts: HashMap::new(),
             spare_sets: Vec::new(),
             overflown: Vec::new(),
@@ -530,7 +543,7 @@ impl Shard {
                 budget = budget.saturating_sub(1 + self.handle_down(message));
             }
         }
-        budget
+        if budget > 0 { budget.saturating_sub(self.scan_some()) } else { 0 }
     }
 
     /// Brings the levels among the counters up to date.

@@ -2,10 +2,10 @@
 //! together. Knows neither rings nor clients' protocols; dropping is the outbox's.
 
 use super::messages::Manner;
-use super::{Namespace, OVER_BUDGET, Shard};
+use super::{Namespace, OVER_BUDGET, SLOW_CONSUMER, Shard};
 use crate::base::class::{PatternId, SlowClass, SlowConsumer};
 use crate::base::counters::SLOW_CONSUMERS;
-use crate::base::ids::NamespaceId;
+use crate::base::ids::{NamespaceId, SlotRef};
 use crate::session::budget::Budget;
 use crate::session::outbox::Fate;
 use std::sync::Arc;
@@ -48,11 +48,6 @@ impl Patterns {
         let Some((at, class)) = namespaces[index].classes.find(room) else { return SlowClass::default() };
         SlowClass { policy: class.slow_consumer, pattern: self.ids[index][at] }
     }
-
-    /// A member was cut because an event of such a room found no place.
-    pub(super) fn disconnected(&mut self, pattern: PatternId) {
-        self.disconnects[pattern.0 as usize] += 1;
-    }
 }
 
 /// What may become of an event's frame that waits for a slow member.
@@ -65,6 +60,12 @@ pub(super) fn fate(slow: SlowClass, manner: Option<&Manner>) -> Fate {
 }
 
 impl Shard {
+    /// Ends a session that does not take what waits for it, for which an event of a room of that pattern had no place.
+    pub(super) fn cut_slow_consumer(&mut self, session: SlotRef, pattern: PatternId) {
+        self.patterns.disconnects[pattern.0 as usize] += 1;
+        self.abort(session, SLOW_CONSUMER);
+    }
+
     /// Brings the counts by pattern up to date.
     pub(super) fn count_slow_consumers(&mut self) {
         let Shard { patterns, outboxes, counters, .. } = self;
@@ -131,12 +132,12 @@ mod tests {
     use crate::base::clock::Millis;
     use crate::base::event::Event;
     use crate::base::frame::Frame;
-    use crate::base::ids::{RoomName, SlotRef, Topology};
+    use crate::base::ids::{RoomName, Topology};
     use crate::mesh;
     use crate::proto::raw::Shape;
     use crate::session::rules::{NamespaceRules, RulesSource};
     use crate::session::{Kind, LimitOptions};
-    use crate::shard::{self, Action, AskOptions, Handshake, Line, SLOW_CONSUMER, messages::ReceiptTo};
+    use crate::shard::{self, Action, AskOptions, Handshake, Line, messages::ReceiptTo};
     use std::net::{IpAddr, Ipv4Addr};
 
     const RULES: &str = "[[on]]\nevent = \"join\"\njoin = [\"{data.room}\"]";
@@ -154,9 +155,12 @@ mod tests {
 
     fn client(shard: &mut Shard, number: u32, kind: Kind) -> SlotRef {
         let transport = SlotRef { slot: number, generation: 0 };
+        shard.open(transport, handshake(kind), Millis(0))
+    }
+
+    fn handshake(kind: Kind) -> Handshake<'static> {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handshake = Handshake { kind, query: "", ip, polls: false, bearer: None, message_bytes_max: 1000 };
-        shard.open(transport, handshake, Millis(0))
+        Handshake { kind, query: "", ip, polls: false, bearer: None, message_bytes_max: 1000 }
     }
 
     const RAW: Kind = Kind::Raw { namespace: NamespaceId(0), shape: Shape::Nested };
@@ -273,5 +277,32 @@ mod tests {
                 assert!(waiting > 0);
             }
         }
+    }
+
+    #[test]
+    fn a_polling_client_that_asks_and_never_polls_is_cut() {
+        let mut shards = shards(1, &Classes::default(), 400);
+        let shard = &mut shards[0];
+        let handshake = Handshake { polls: true, ..handshake(Kind::SocketIo) };
+        let session = shard.open(SlotRef { slot: 1, generation: 0 }, handshake, Millis(0));
+        shard.outboxes.clear(session.slot);
+        shard.poll_answered(session);
+        let post = SlotRef { slot: 2, generation: 0 };
+        let most = (0..1000).map(|_| {
+            shard.begin_post(session, post).unwrap();
+            if !shard.begin_packets(session, post) {
+                return None;
+            }
+            let _ = shard.post_packet(session, "40/nowhere,", Millis(0));
+            shard.end_post(session, post);
+            Some(shard.outboxes.answers(session.slot))
+        });
+        let most: Vec<u32> = most.map_while(|answers| answers).collect();
+        assert!(most.last().is_some_and(|&last| last > 400 && last < 600), "{most:?}");
+        assert_eq!(shard.poll_action(), Some(Action::Ended { session }));
+        shard.closed(session);
+        shard.count_slow_consumers();
+        assert_eq!(shard.counters.by_rooms, [(SLOW_CONSUMERS, "disconnect", "*".into(), 1)]);
+        shard.check();
     }
 }

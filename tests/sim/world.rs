@@ -866,6 +866,9 @@ impl World {
                     Action::Receipt { to, room, offset } => {
                         self.sources[core][to.publisher.slot as usize].publisher.receipt(to, room, offset);
                     }
+                    Action::Found { to, core: from, facts } => {
+                        self.sources[core][to.publisher.slot as usize].publisher.found(to, from, facts);
+                    }
                     Action::Operated { to, sockets, refused } => {
                         self.sources[core][to.publisher.slot as usize].publisher.operated(to, sockets, refused);
                     }

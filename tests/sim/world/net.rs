@@ -440,6 +440,7 @@ impl Net {
                 if shards[core].begin_packets(session, at) {
                     self.packets(shards, at, session, body.unwrap_or_default().into());
                 } else {
+                    self.lives.ended(&shards[core], session);
                     self.answer(at, Down::Refused(Refusal::UnknownSid));
                 }
             }
