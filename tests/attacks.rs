@@ -884,8 +884,7 @@ const ATTACKS: &[Attack] = &[
         run: |ground| {
             let mut publisher = ground.publisher();
             let mut answers = Answers::default();
-            for line in
-                ["GET / HTTP/1.1", "\u{0}\u{1}", "{", "[]", "{\"event\":1}", "{\"room\":\"\\u0000\",\"event\":\"e\"}"]
+            for line in ["GARBAGE", "\u{0}\u{1}", "{", "[]", "{\"event\":1}", "{\"room\":\"\\u0000\",\"event\":\"e\"}"]
             {
                 publisher.line(line);
                 answers.add(publisher.receipt()["error"].as_str().unwrap());
