@@ -1,6 +1,7 @@
-//! What attackers try, against one server in the shape of system 1. Each row says what is sent, what exactly is answered,
-//! and which counters grow. After each row, while the attacker is still there, an honest client that was connected before
-//! and one that comes now are both served. How long that takes is printed and not judged: machines that test are busy.
+//! What attackers try, against one server in the shape of system 1. Each row says what is sent, what exactly is
+//! answered, and which counters grow. After each row, while the attacker is still there, an honest client that was
+//! connected before and one that comes now are both served. How long that takes is printed and not judged: machines
+//! that test are busy.
 
 mod common;
 
@@ -492,8 +493,8 @@ const ATTACKS: &[Attack] = &[
             answers.leave(wire)
         },
         // It is in two already.
-        answers: "126 x {\"type\":\"watching\",\"data\":{\"trainNo\":…}}; 9874 x {\"type\":\"error\",\"data\":{\"message\":\
-            \"this would make 129 rooms; a socket can be in 128\",\"event\":\"watch\"}}",
+        answers: "126 x {\"type\":\"watching\",\"data\":{\"trainNo\":…}}; 9874 x {\"type\":\"error\",\"data\":{\
+            \"message\":\"this would make 129 rooms; a socket can be in 128\",\"event\":\"watch\"}}",
         counters: &[(RULE_REFUSALS, "rooms_per_socket", 9874.0)],
     },
     Attack {
@@ -534,7 +535,8 @@ const ATTACKS: &[Attack] = &[
             }
             answers.leave(wire)
         },
-        answers: "3 x {\"type\":\"error\",\"data\":{\"message\":\"the room name contains a control character\",\"event\":\"watch\"}}; \
+        answers: "3 x {\"type\":\"error\",\"data\":{\"message\":\"the room name contains a control character\",\
+            \"event\":\"watch\"}}; \
             {\"type\":\"error\",\"data\":{\"message\":\"the room name has 10006 bytes; at most 200 are allowed\",\
             \"event\":\"watch\"}}; \
             5 x {\"type\":\"error\",\"data\":{\"message\":\"not allowed\",\"event\":\"watch\"}}",
@@ -938,8 +940,7 @@ const ATTACKS: &[Attack] = &[
         run: |ground| {
             let mut publisher = ground.publisher();
             let mut answers = Answers::default();
-            for line in
-                ["GET / HTTP/1.1", "\u{0}\u{1}", "{", "[]", "{\"event\":1}", "{\"room\":\"\\u0000\",\"event\":\"e\"}"]
+            for line in ["GARBAGE", "\u{0}\u{1}", "{", "[]", "{\"event\":1}", "{\"room\":\"\\u0000\",\"event\":\"e\"}"]
             {
                 publisher.line(line);
                 answers.add(publisher.receipt()["error"].as_str().unwrap());
@@ -980,7 +981,8 @@ const ATTACKS: &[Attack] = &[
             answers.add(&publisher.ask(r#"{"event":"x","room":"nobody","id":1}"#)["ok"].to_string());
             answers.into()
         },
-        answers: "the line has more than 1048576 bytes; send less data in one event or raise ingest.line_bytes_max; true",
+        answers: "the line has more than 1048576 bytes; send less data in one event or raise ingest.line_bytes_max; \
+            true",
         counters: &[(LINE_ERRORS, "line_too_long", 1.0)],
     },
     // ---- operators ----
@@ -1091,8 +1093,8 @@ fn attacks(cores: usize) {
     // Nothing is left of them.
     ground.server.await_metric("roomcast_connections", &[], 1.0);
     ground.server.await_metric("roomcast_sockets", &[], 1.0);
-    // Polling sessions outlive their connections; while there are any, each core has a socket that makes the kernel note
-    // the time of packets.
+    // Polling sessions outlive their connections; while there are any, each core has a socket that makes the kernel
+    // note the time of packets.
     wait_until("descriptors are closed", || ground.server.metric("process_open_fds") <= descriptors + cores as f64);
     let grown = ground.server.anonymous_bytes().saturating_sub(bytes);
     println!("{} KB more memory than before, {} bytes of log", grown >> 10, ground.server.log().len());
@@ -1215,7 +1217,8 @@ impl Ground {
         self.socket_io_frames(packets.iter().map(|packet| text(packet)))
     }
 
-    /// What clients of either kind hear who connect with these tokens; without any, if there are none. Both hear the same.
+    /// What clients of either kind hear who connect with these tokens; without any, if there are none. Both hear the
+    /// same.
     fn tokens(&self, tokens: impl IntoIterator<Item = String>) -> Outcome {
         let mut answers = Answers::default();
         for token in tokens {

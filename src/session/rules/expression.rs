@@ -309,8 +309,8 @@ impl<'a> Slots<'a> {
     }
 }
 
-/// What went wrong, for the client. The crate's own words quote values, and a client chooses what fails: of a map that the
-/// rule looks a name up in, it would be told all others' entries by asking for a list.
+/// What went wrong, for the client. The crate's own words quote values, and a client chooses what fails: of a map that
+/// the rule looks a name up in, it would be told all others' entries by asking for a list.
 fn words(error: &ExecutionError) -> String {
     use ExecutionError as E;
     let kind = |value: &Value| value.type_of().to_string();
