@@ -350,12 +350,16 @@ impl Shard {
         let mut total = 0;
         let whom = groups.iter().map(|&(group, encoding, offset)| (encoding, Err((group, offset))));
         for (encoding, whom) in whom.chain(sockets.iter().map(|&(socket, encoding)| (encoding, Ok(socket)))) {
+            let mut delivered = None;
             let mut members: Vec<Member> = match whom {
                 Ok(socket) => {
                     let session = self.sockets.get(socket).filter(|s| s.connected).map(|s| s.session);
                     session.map(|session| Member { session, socket: socket.slot }).into_iter().collect()
                 }
-                Err((group, offset)) if self.local.deliver(group, offset) => self.local.members(group).to_vec(),
+                Err((group, offset)) if self.local.deliver(group, offset) => {
+                    delivered = Some(group.slot);
+                    self.local.members(group).to_vec()
+                }
                 Err(_) => Vec::new(),
             };
             // A socket that is excepted at its first place is excepted for good, even if it leaves the excepted room
@@ -363,13 +367,15 @@ impl Shard {
             members.retain(|m| seen.seen.insert(self.sockets.at(m.socket).expect("a member's socket exists")));
             let members = without(&members, &self.local, except, |slot| own_room(&self.sockets[slot]));
             let frame = frames[encoding.index()].clone().expect("the owner encodes for every group that it names");
-            if let Err((group, _)) = whom
+            let asks = ask.is_some() && encoding.can_acknowledge();
+            if let Some(group) = delivered
                 && self.joins.has_followers()
             {
-                self.follow(group.slot, &frame, manner.as_deref(), |socket| seen.seen.insert(socket));
+                let is_new = |socket| seen.seen.insert(socket);
+                let followers = self.follow(group, &frame, manner.as_deref(), is_new);
+                asked.extend(followers.into_iter().filter(|_| asks));
             }
             let shared = self.outboxes.share(frame);
-            let asks = ask.is_some() && encoding.can_acknowledge();
             let count = self.deliver_specially(&members, shared, volatile, asks.then_some(&mut asked));
             self.finish_delivery(shared, count);
             total += count;
