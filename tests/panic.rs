@@ -8,6 +8,8 @@ use roomcast::base::ids::{NamespaceId, Topology};
 use roomcast::ingest::publisher::{self, Desk};
 use roomcast::net::{self, executor, listener, wake::Bells};
 use roomcast::proto::{cors::Cors, forwarded::TrustedProxies, raw::Shape, ws};
+use roomcast::session::admission::Admission;
+use roomcast::session::budget::Budget;
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions};
 use roomcast::shard::{self, Namespace, Shard};
@@ -44,6 +46,9 @@ fn start() -> Running {
         drain: net::DrainProgress::new(1),
         horizons: net::Horizons::new(1),
         polling: AtomicUsize::new(0),
+        budget: Budget::new(1, 0),
+        admission: Admission::new(Default::default()),
+        identity: net::Published::new(None),
     });
     let loopback = "127.0.0.1:0".parse().unwrap();
     let client_listener = listener::bind(loopback, 1).unwrap().remove(0);
@@ -102,6 +107,7 @@ fn start() -> Running {
             shard,
             desk: Desk::new(ingest, vec![false]),
             clients: client_listener,
+            extra: net::Extra::default(),
             publishers: publisher_listener,
             handovers: mesh::planes(1, 1).remove(0),
             shared: in_core,

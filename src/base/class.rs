@@ -2,6 +2,7 @@
 //! key, and what becomes of members that read too slowly. Data only; does not know who asks for it, nor the config.
 
 use super::ids::RoomName;
+use std::fmt;
 
 /// What holds for the rooms of one namespace. Without entries: [`Class::default`] for all.
 #[derive(Clone, Debug, Default)]
@@ -49,16 +50,30 @@ impl Default for SnapshotOptions {
     }
 }
 
-/// What becomes of a member whose outbox is full.
+/// What becomes of a member whose outbox is full: which of the room's events that wait for it may give way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// It is disconnected, so that it knows that it has missed something.
+    /// None: unless others do, it is disconnected, so that it knows that it has missed something.
     #[default]
     Disconnect,
-    /// It misses the oldest events that wait for it.
+    /// The oldest ones.
     DropOldest,
-    /// Of the events that wait for it, it gets only the newest of each key.
+    /// Those of which a later one of the same key waits as well. Events without a key stay.
     Conflate,
+}
+
+/// A pattern of rooms' names, as metrics tell it: a number that the core has for it. 0 stands for rooms that no pattern
+/// is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PatternId(pub u32);
+
+/// How members of a room that read too slowly are treated, and under which pattern that is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlowClass {
+    /// What becomes of them.
+    pub policy: SlowConsumer,
+    /// Which pattern says so.
+    pub pattern: PatternId,
 }
 
 impl Classes {
@@ -78,12 +93,19 @@ impl Classes {
     #[must_use]
     pub fn of(&self, name: &RoomName) -> &Class {
         const ELSE: &Class = &Class { key: None, snapshot: None, slow_consumer: SlowConsumer::Disconnect };
-        let name = name.as_str();
-        let matches = |rooms: &NameMatch| match rooms {
-            NameMatch::Exactly(exact) => **exact == *name,
-            NameMatch::Prefix(prefix) => name.starts_with(&**prefix),
-        };
-        self.0.iter().find(|(rooms, _)| rooms.iter().any(matches)).map_or(ELSE, |(_, class)| class)
+        self.find(name.as_str()).map_or(ELSE, |(_, class)| class)
+    }
+
+    /// The first pattern that matches the name, as a position among [`Classes::patterns`], with what holds.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<(usize, &Class)> {
+        let patterns = self.0.iter().flat_map(|(rooms, class)| rooms.iter().map(move |pattern| (pattern, class)));
+        patterns.enumerate().find(|(_, (pattern, _))| pattern.is_match(name)).map(|(at, (_, class))| (at, class))
+    }
+
+    /// All patterns.
+    pub fn patterns(&self) -> impl Iterator<Item = &NameMatch> {
+        self.0.iter().flat_map(|(rooms, _)| rooms)
     }
 }
 
@@ -94,6 +116,23 @@ impl NameMatch {
         match text.strip_suffix('*') {
             Some(prefix) => NameMatch::Prefix(prefix.into()),
             None => NameMatch::Exactly(text.into()),
+        }
+    }
+
+    fn is_match(&self, name: &str) -> bool {
+        match self {
+            NameMatch::Exactly(exact) => **exact == *name,
+            NameMatch::Prefix(prefix) => name.starts_with(&**prefix),
+        }
+    }
+}
+
+/// As it stands in the config.
+impl fmt::Display for NameMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NameMatch::Exactly(exact) => f.write_str(exact),
+            NameMatch::Prefix(prefix) => write!(f, "{prefix}*"),
         }
     }
 }
@@ -131,6 +170,12 @@ mod tests {
             ("route", SlowConsumer::Disconnect),
         ] {
             assert_eq!(classes.of(&RoomName::new(name, 99).unwrap()).slow_consumer, policy, "{name}");
+        }
+        for (name, pattern) in
+            [("a", Some("a")), ("route:17", Some("route:1*")), ("route:2", Some("route:*")), ("b", None)]
+        {
+            let found = classes.find(name).and_then(|(at, _)| classes.patterns().nth(at)).map(ToString::to_string);
+            assert_eq!(found.as_deref(), pattern, "{name}");
         }
         let all = Classes::new(vec![(vec![NameMatch::new("*")], class(SlowConsumer::Conflate))]);
         assert_eq!(all.of(&RoomName::whole_namespace()).slow_consumer, SlowConsumer::Conflate);

@@ -1,6 +1,8 @@
 //! What a core counts: plain integers that only their core touches, listed with name and meaning so that `ops` can
 //! publish them. Knows no metrics library.
 
+use std::sync::Arc;
+
 /// One published number of a core.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
@@ -20,6 +22,8 @@ macro_rules! counters {
             $(#[doc = $help] pub $field: u64,)*
             /// Counts by reason: `(metric name, reason, count)`.
             pub by_reason: Vec<(&'static str, &'static str, u64)>,
+            /// Counts by outcome and rooms: `(metric name, outcome, pattern of the rooms' names, count)`.
+            pub by_rooms: Vec<(&'static str, &'static str, Arc<str>, u64)>,
         }
 
         impl Counters {
@@ -75,12 +79,15 @@ counters! {
     count acks_ignored "roomcast_acks_ignored_total" "Acknowledgements too late, or not asked for.";
     count acks_missing "roomcast_acks_missing_total" "Acknowledgements that did not come in time.";
     count acks_dropped "roomcast_acks_dropped_total" "Acknowledgements left out of a receipt as it was too large.";
+    count tokens_refreshed "roomcast_tokens_refreshed_total" "Tokens that took the place of a socket's former one.";
+    count tokens_expired "roomcast_tokens_expired_total" "Sockets disconnected as their token had expired.";
     count sends "roomcast_sends_total" "Sends completed by the kernel.";
     count sent_frames "roomcast_sent_frames_total" "Frames that left completely.";
     count sent_bytes "roomcast_sent_bytes_total" "Bytes accepted by the kernel for clients.";
     count sends_partial "roomcast_sends_partial_total" "Sends of which the kernel took only a part.";
     count sends_blocked "roomcast_sends_blocked_total" "Sends refused because the socket's buffer was full.";
     gauge outbox_bytes "roomcast_outbox_bytes" "Bytes waiting in outboxes now, shared frames counted at each holder.";
+    gauge outbox_memory_bytes "roomcast_outbox_memory_bytes" "Memory of outboxes now, shared frames once.";
     count ring_full_up "roomcast_ring_full_publish_total" "Messages that waited as the ring to an owner was full.";
     count ring_full_down "roomcast_ring_full_deliver_total" "Messages that waited as the ring to a member was full.";
     count kernel_retries "roomcast_kernel_retries_total" "Submissions repeated for want of memory or space.";
@@ -98,10 +105,19 @@ pub const BY_REASON: &[(&str, &str)] = &[
     (ACCEPT_ERRORS, "Failed accepts, by error."),
     (SOCKET_ERRORS, "Socket errors, by error."),
     (RULE_REFUSALS, "Client messages refused, by reason."),
+    (AUTH_REFUSALS, "Tokens refused, missing ones included, by reason."),
     (CLIENT_ERRORS, "Clients that broke their protocol, by reason."),
     (PUBLISHER_CLOSES, "Publisher connections closed, by reason."),
     (SNAPSHOT_EVICTIONS, "Events that rooms no longer keep, by reason."),
 ];
+
+/// Metrics with an `outcome` and a `rooms` label, and their meaning. The latter is a pattern of names from the config,
+/// so that clients cannot make up labels; `*` if there is none.
+pub const BY_ROOMS: &[(&str, &str)] = &[(
+    SLOW_CONSUMERS,
+    "What became of slow consumers, by outcome (disconnect, shed: connections; dropped, conflated: events) and \
+     pattern of rooms.",
+)];
 
 /// See [`BY_REASON`].
 pub const CLOSES: &str = "roomcast_closes_total";
@@ -116,11 +132,42 @@ pub const SOCKET_ERRORS: &str = "roomcast_socket_errors_total";
 /// See [`BY_REASON`].
 pub const RULE_REFUSALS: &str = "roomcast_rule_refusals_total";
 /// See [`BY_REASON`].
+pub const AUTH_REFUSALS: &str = "roomcast_auth_refusals_total";
+/// See [`BY_REASON`].
 pub const CLIENT_ERRORS: &str = "roomcast_client_errors_total";
 /// See [`BY_REASON`].
 pub const PUBLISHER_CLOSES: &str = "roomcast_publisher_closes_total";
+/// See [`BY_ROOMS`].
+pub const SLOW_CONSUMERS: &str = "roomcast_slow_consumers_total";
 /// See [`BY_REASON`].
 pub const SNAPSHOT_EVICTIONS: &str = "roomcast_snapshot_evictions_total";
+
+/// What operators' limits and lists refuse has a reason of its own each: those are what to look for before a limit is
+/// changed. Where a limit's answer is a close, its reason is counted in [`CLOSES`] as well.
+pub mod limits {
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a connection beyond `connections_per_ip_max`.
+    pub const CONNECTIONS_PER_IP: &str = "connections_per_ip";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a handshake beyond `handshakes_per_ip_per_s`.
+    pub const HANDSHAKES_PER_IP: &str = "handshakes_per_ip";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a handshake beyond `handshakes_per_s`.
+    pub const HANDSHAKES: &str = "handshakes";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): nothing, or not all of a head, within `handshake_ms_max`.
+    pub const HANDSHAKE_TIMEOUT: &str = "handshake_timeout";
+    /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a body that took longer than `request_body_ms_max`.
+    pub const BODY_TIMEOUT: &str = "body_timeout";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): an event beyond `events_per_socket_per_s`.
+    pub const EVENTS_PER_SOCKET: &str = "events_per_socket";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` beyond what `events_per_socket_per_s` makes of it.
+    pub const CONNECTS: &str = "connects";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` whose payload is too large to be kept.
+    pub const AUTH_BYTES: &str = "auth_bytes";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a namespace beyond `namespaces_per_client_max`.
+    pub const NAMESPACES: &str = "too_many_namespaces";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room beyond `rooms_per_socket_max`.
+    pub const ROOMS_PER_SOCKET: &str = "rooms_per_socket";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room's name that is too long, or none.
+    pub const ROOM_NAME: &str = "room_name";
+}
 
 impl Counters {
     /// Adds one to `metric` at `reason`. For rare things: it searches.
@@ -144,6 +191,21 @@ impl Counters {
             None => {
                 assert!(BY_REASON.iter().any(|(name, _)| *name == metric), "{metric} is not listed");
                 self.by_reason.push((metric, reason, more));
+            }
+        }
+    }
+
+    /// Says how often `outcome` has been met in the rooms of that pattern so far. It searches, so not for each time.
+    ///
+    /// # Panics
+    /// If `metric` is not listed in [`BY_ROOMS`].
+    pub fn set_for_rooms(&mut self, metric: &'static str, outcome: &'static str, rooms: &Arc<str>, count: u64) {
+        match self.by_rooms.iter_mut().find(|(m, o, r, _)| *m == metric && *o == outcome && r == rooms) {
+            Some(entry) => entry.3 = count,
+            None if count == 0 => {}
+            None => {
+                assert!(BY_ROOMS.iter().any(|(name, _)| *name == metric), "{metric} is not listed");
+                self.by_rooms.push((metric, outcome, rooms.clone(), count));
             }
         }
     }

@@ -68,6 +68,13 @@ impl Event {
         &self.text[self.name_end as usize..]
     }
 
+    /// Bytes of its name, arguments and binary parts.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let text = self.text.len() - usize::from(self.instance_end);
+        text + self.attachments.iter().map(|part| part.len()).sum::<usize>()
+    }
+
     /// How many arguments there are.
     #[must_use]
     pub fn arg_count(&self) -> usize {

@@ -7,5 +7,7 @@ pub mod event;
 pub mod frame;
 pub mod ids;
 pub mod paged;
+pub mod rate;
+pub mod secret;
 pub mod slab;
 pub mod wheel;

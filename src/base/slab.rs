@@ -118,6 +118,12 @@ impl<T> Slab<T> {
         }
     }
 
+    /// Slots that have ever had a tenant: those of all tenants are below.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
     /// Every tenant with its reference, by slot.
     pub fn iter(&self) -> impl Iterator<Item = (SlotRef, &T)> {
         self.entries.iter().enumerate().filter_map(|(slot, entry)| match &entry.state {

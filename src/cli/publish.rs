@@ -3,10 +3,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::args::Publish;
 use super::say;
+use crate::config;
 use crate::proto::json;
 
 /// A server that takes longer to accept or to answer is not going to.
@@ -73,7 +76,8 @@ struct Connection {
 impl Connection {
     fn open(publish: &Publish) -> Result<Connection, String> {
         let address = &publish.ingest;
-        let connected = connect(address).and_then(|stream| {
+        let token = publish.token_file.as_deref().map(config::read_token).transpose()?;
+        let connected = reach(address).and_then(|stream| {
             // The receipt comes when the clients' time is over, at the latest.
             let patience = PATIENCE + Duration::from_millis(publish.ack_timeout_ms.unwrap_or(0));
             stream.set_read_timeout(Some(patience)).map(|()| stream)
@@ -84,13 +88,26 @@ impl Connection {
                  which ports it has; name its ingest port with --ingest"
             )
         })?;
-        Ok(Connection { address: address.clone(), stream: BufReader::new(stream), broken: false, sent: 0 })
+        let mut connection =
+            Connection { address: address.clone(), stream: BufReader::new(stream), broken: false, sent: 0 };
+        if let Some(token) = token {
+            let mut line = "{\"id\":0,\"op\":\"auth\",\"token\":".to_owned();
+            json::escape_into(&mut line, token.reveal());
+            line.push_str("}\n");
+            connection.exchange(&line)?;
+        }
+        Ok(connection)
     }
 
     /// Sends one event and says what became of it; false when nobody reads `out` any more.
     fn publish(&mut self, publish: &Publish, data: &str, out: &mut dyn Write) -> Result<bool, String> {
         self.sent += 1;
-        let line = event_line(self.sent, publish, data);
+        let receipt = self.exchange(&event_line(self.sent, publish, data))?;
+        say(out, &receipt)
+    }
+
+    /// Sends a line and returns what its receipt says.
+    fn exchange(&mut self, line: &str) -> Result<String, String> {
         let mut answer = String::new();
         let exchanged =
             self.stream.get_mut().write_all(line.as_bytes()).and_then(|()| self.stream.read_line(&mut answer));
@@ -101,8 +118,7 @@ impl Connection {
                 Err(format!("{address} closed the connection without a receipt; the event may be lost"))
             }
             Ok(_) => match read_receipt(&answer) {
-                Some(Ok(receipt)) => say(out, &receipt),
-                Some(Err(message)) => Err(message),
+                Some(receipt) => receipt,
                 None => {
                     self.broken = true;
                     Err(format!("{address} is not a publishers' port: it answers {:.60?}; see --ingest", answer.trim()))
@@ -114,6 +130,16 @@ impl Connection {
             }
         }
     }
+}
+
+/// Connects to `unix:PATH` or HOST:PORT.
+fn reach(address: &str) -> std::io::Result<TcpStream> {
+    let Some(path) = address.strip_prefix("unix:") else { return connect(address) };
+    // A stream socket is read and written in one way, whatever its family.
+    let stream = TcpStream::from(OwnedFd::from(UnixStream::connect(path)?));
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 /// Connects to the first address of `address`, HOST:PORT, that answers.
@@ -158,7 +184,7 @@ fn read_receipt(answer: &str) -> Option<Result<String, String>> {
     let answer = json::validate(answer.as_bytes(), &mut json::Scratch::default()).ok()?;
     match json::get(answer, "ok")? {
         "true" => {
-            let offset = json::get(answer, "offset")?;
+            let Some(offset) = json::get(answer, "offset") else { return Some(Ok("ok".to_owned())) };
             let ack = json::get(answer, "ack").map(|ack| format!(" ack {ack}")).unwrap_or_default();
             Some(Ok(format!("ok offset {offset}{ack}")))
         }

@@ -5,6 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::Config;
 use super::document::{ConfigError, Document, path};
 use crate::base::ids::CORES_MAX;
+use crate::base::rate::Rate;
 use crate::session::rules::PathStep;
 
 /// A number that operators can set.
@@ -15,7 +16,7 @@ pub(crate) struct Number {
     pub(crate) min: u64,
     /// The largest value.
     pub(crate) max: u64,
-    /// What 0 means when it lies outside of the bounds.
+    /// What 0 means, if it is no number like the others.
     pub(crate) zero: Option<&'static str>,
     /// The number in a config.
     pub(crate) get: fn(&Config) -> u64,
@@ -32,6 +33,9 @@ const MESSAGE_BYTES_LARGEST: u64 = 64 * MIB;
 /// No message bound is smaller: connecting with a token in the auth payload must fit.
 const MESSAGE_BYTES_SMALLEST: u64 = KIB;
 
+/// More a second than a machine can take.
+const RATE_MAX: u64 = Rate::MAX as u64;
+
 /// Also the bounds of an endpoint's own.
 const MESSAGE_BYTES_MAX: Number =
     number("limits.message_bytes_max", MESSAGE_BYTES_SMALLEST, MESSAGE_BYTES_LARGEST, |c| {
@@ -42,6 +46,14 @@ const fn number(key: &'static str, min: u64, max: u64, get: fn(&Config) -> u64) 
     Number { key, min, max, zero: None, get }
 }
 
+/// A limit that 0 switches off.
+const fn limit(key: &'static str, max: u64, zero: &'static str, get: fn(&Config) -> u64) -> Number {
+    Number { key, min: 0, max, zero: Some(zero), get }
+}
+
+const NONE: &str = "none";
+const ONE_SECONDS: &str = "as many as come in one second";
+
 /// All of them, in the order of the reference.
 pub(crate) const NUMBERS: &[Number] = &[
     // 0 stands for all; more do not fit into socket ids.
@@ -50,6 +62,8 @@ pub(crate) const NUMBERS: &[Number] = &[
     number("server.drain_ms_max", 0, HOUR_MS, |c| c.server.drain_ms_max),
     // 0 leaves it to the browser, 5 s. None remembers an answer for more than a day.
     number("cors.max_age_s", 0, DAY_MS / 1000, |c| u64::from(c.cors.max_age_s)),
+    // Clocks that differ by more than an hour are wrong, and a token that is over must be over some day.
+    number("auth.leeway_s", 0, HOUR_MS / 1000, |c| c.auth.leeway_s),
     number("ingest.line_bytes_max", MESSAGE_BYTES_SMALLEST, MESSAGE_BYTES_LARGEST, |c| c.ingest.line_bytes_max as u64),
     // One receipt with all its offsets should find room; beyond 64 MiB a publisher that does not read is a leak.
     number("ingest.receipt_bytes_max", 4 * KIB, 64 * MIB, |c| c.ingest.receipt_bytes_max as u64),
@@ -81,6 +95,23 @@ pub(crate) const NUMBERS: &[Number] = &[
     number("limits.room_name_bytes_max", 20, 4 * KIB, |c| c.limits.room_name_bytes_max as u64),
     // Below 4 KiB a few small events make a slow consumer; outboxes count their bytes in 32 bits.
     number("limits.outbox_bytes_max", 4 * KIB, 1024 * MIB, |c| u64::from(c.limits.outbox_bytes_max)),
+    // Below 1 MiB a few clients between two polls are too much; the upper end is more memory than a machine has.
+    Number {
+        key: "limits.outboxes_bytes_max",
+        min: MIB,
+        max: 16 * 1024 * 1024 * MIB,
+        zero: Some("no bound"),
+        get: |c| c.limits.outboxes_bytes_max,
+    },
+    // An address that may have more has no limit worth the name.
+    limit("limits.connections_per_ip_max", 1_000_000, NONE, |c| c.limits.connections_per_ip_max.into()),
+    limit("limits.handshakes_per_ip_per_s", RATE_MAX, NONE, |c| c.limits.handshakes_per_ip_per_s.into()),
+    limit("limits.handshakes_per_ip_burst", RATE_MAX, ONE_SECONDS, |c| c.limits.handshakes_per_ip_burst.into()),
+    limit("limits.handshakes_per_s", RATE_MAX, NONE, |c| c.limits.handshakes_per_s.into()),
+    limit("limits.handshakes_burst", RATE_MAX, ONE_SECONDS, |c| c.limits.handshakes_burst.into()),
+    // A core handles some 100,000 events a second: who lets one socket have a tenth of it needs no limit.
+    limit("limits.events_per_socket_per_s", 10_000, NONE, |c| c.limits.events_per_socket_per_s.into()),
+    limit("limits.events_per_socket_burst", 10_000, ONE_SECONDS, |c| c.limits.events_per_socket_burst.into()),
     number("heartbeat.ping_interval_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_interval_ms),
     number("heartbeat.ping_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.ping_timeout_ms),
     number("heartbeat.connect_timeout_ms", SHORTEST_MS, DAY_MS, |c| c.heartbeat.connect_timeout_ms),
@@ -104,7 +135,7 @@ pub(crate) const NUMBERS: &[Number] = &[
 impl Number {
     /// `between 1 and 100000`
     pub(crate) fn bounds(&self) -> String {
-        let zero = if self.zero.is_some() { "0 or " } else { "" };
+        let zero = if self.zero.is_some() && self.min > 0 { "0 or " } else { "" };
         format!("{zero}between {} and {}", self.min, self.max)
     }
 

@@ -1,27 +1,34 @@
 //! The configuration: TOML to each module's Options. Knows every setting with its default and bounds, and nothing of
 //! what the modules do with them; the reference for operators is `development.toml`.
 
+mod auth;
 mod bounds;
 mod classes;
 mod document;
+mod door;
 mod endpoints;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use tracing_subscriber::EnvFilter;
 
+pub use auth::{Auth, AuthKey};
 pub(crate) use bounds::NUMBERS;
 pub use document::ConfigError;
 use document::{Document, path};
+pub use door::{Alias, AliasKind, read_token};
 pub use endpoints::{Endpoint, EndpointKind, EndpointShape};
 
+use crate::base::rate::Rate;
 use crate::ingest::publisher;
 use crate::proto::cors;
 use crate::proto::forwarded::TrustedProxies;
+use crate::session::admission;
+use crate::session::identity::Identity;
 use crate::session::namespace::{NamePattern, NamespaceName, is_namespace_name};
 use crate::session::rules::{NamespaceRules, PathStep, RuleError, RulesSource};
 use crate::session::{HeartbeatOptions, LimitOptions};
@@ -41,6 +48,8 @@ pub struct Config {
     pub server: Server,
     /// `[cors]`
     pub cors: Cors,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[ops]`
@@ -61,6 +70,8 @@ pub struct Config {
     allowed_origins: cors::Cors,
     trusted_proxies: TrustedProxies,
     document: Document,
+    /// Where the file is: paths in it begin here.
+    folder: PathBuf,
     is_development: bool,
 }
 
@@ -70,6 +81,7 @@ pub struct Config {
 struct File {
     server: Server,
     cors: Cors,
+    auth: Auth,
     ingest: Ingest,
     ops: Ops,
     limits: Limits,
@@ -97,8 +109,8 @@ pub struct Server {
     pub trusted_proxies: Vec<String>,
 }
 
-/// Which pages of other origins may read responses over HTTP.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+/// Which pages of other origins may read responses over HTTP, and open WebSockets.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
     /// Origins and patterns of origins; empty for none.
@@ -109,6 +121,8 @@ pub struct Cors {
     pub headers: Vec<String>,
     /// How long browsers may remember what is allowed; 0 does not say.
     pub max_age_s: u32,
+    /// False: pages of any origin may open WebSockets.
+    pub check_websockets: bool,
 }
 
 /// Publishers' port.
@@ -125,8 +139,12 @@ pub struct Ingest {
     pub rooms_per_line_max: usize,
     /// How long a line may wait for clients' acknowledgements.
     pub ack_timeout_ms_max: u64,
-    /// True: publishers may come from elsewhere although they are not authenticated.
-    pub public: bool,
+    /// A file with the token that publishers must say who come in over TCP; empty for none.
+    pub token_file: String,
+    /// A Unix socket where publishers of this host come in besides; empty for none.
+    pub unix: String,
+    /// That socket's file mode.
+    pub unix_mode: String,
 }
 
 /// Operators' port.
@@ -137,6 +155,12 @@ pub struct Ops {
     pub listen: SocketAddr,
     /// True: they may be read from elsewhere although readers are not authenticated.
     pub public: bool,
+    /// A file with the token that users of the HTTP API must bring; empty for none.
+    pub token_file: String,
+    /// What health calls the server.
+    pub service: String,
+    /// Requests of the HTTP API under other paths and in other shapes.
+    pub alias: Vec<Alias>,
 }
 
 /// Bounds of clients.
@@ -167,6 +191,22 @@ pub struct Limits {
     pub room_name_bytes_max: usize,
     /// What may wait for one connection.
     pub outbox_bytes_max: u32,
+    /// Memory of what waits for all connections; 0 for no bound.
+    pub outboxes_bytes_max: u64,
+    /// Connections of one client address; 0 for any number, as in all that follow.
+    pub connections_per_ip_max: u32,
+    /// Sessions that one client address may begin.
+    pub handshakes_per_ip_per_s: u32,
+    /// How many of them at once; 0 for as many as come in one second, as in all bursts.
+    pub handshakes_per_ip_burst: u32,
+    /// Sessions that all clients may begin.
+    pub handshakes_per_s: u32,
+    /// How many of them at once.
+    pub handshakes_burst: u32,
+    /// Events that one socket may send.
+    pub events_per_socket_per_s: u32,
+    /// How many of them at once.
+    pub events_per_socket_burst: u32,
 }
 
 /// Heartbeats of clients.
@@ -237,6 +277,13 @@ impl Default for Server {
     }
 }
 
+impl Default for Cors {
+    fn default() -> Cors {
+        let (origins, headers) = (Vec::new(), Vec::new());
+        Cors { origins, credentials: false, headers, max_age_s: 0, check_websockets: true }
+    }
+}
+
 impl Default for Ingest {
     fn default() -> Ingest {
         Ingest {
@@ -245,14 +292,17 @@ impl Default for Ingest {
             receipt_bytes_max: 1 << 20,
             rooms_per_line_max: 1024,
             ack_timeout_ms_max: 60_000,
-            public: false,
+            token_file: String::new(),
+            unix: String::new(),
+            unix_mode: "0660".to_owned(),
         }
     }
 }
 
 impl Default for Ops {
     fn default() -> Ops {
-        Ops { listen: loopback(3200), public: false }
+        let (token_file, service, alias) = (String::new(), "roomcast".to_owned(), Vec::new());
+        Ops { listen: loopback(3200), public: false, token_file, service, alias }
     }
 }
 
@@ -272,6 +322,14 @@ impl Default for Limits {
             rooms_per_socket_max: of_session.rooms_per_socket_max,
             room_name_bytes_max: of_session.room_name_bytes_max,
             outbox_bytes_max: of_session.outbox_bytes_max,
+            outboxes_bytes_max: 0,
+            connections_per_ip_max: 0,
+            handshakes_per_ip_per_s: 0,
+            handshakes_per_ip_burst: 0,
+            handshakes_per_s: 0,
+            handshakes_burst: 0,
+            events_per_socket_per_s: 0,
+            events_per_socket_burst: 0,
         }
     }
 }
@@ -315,7 +373,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => Config::parse(&text, &file),
+            Ok(text) => {
+                let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+                Ok(Config { folder, ..Config::parse(&text, &file)? })
+            }
             Err(error) => Err(ConfigError {
                 file,
                 place: None,
@@ -337,19 +398,23 @@ impl Config {
         check_addresses(&document, &tables)?;
         let file: File = toml::from_str(text).map_err(|error| document.toml_error(&error))?;
         check_log(&document, &file.log)?;
+        check_bursts(&document, &file.limits)?;
         let allowed_origins = compile_cors(&document, &file.cors)?;
         let trusted_proxies = compile_proxies(&document, &file.server)?;
         check_namespaces(&document, &file.namespace)?;
+        auth::check(&document, &file.auth, &file.namespace)?;
         for (index, rules) in file.namespace.iter().enumerate() {
             NamespaceRules::compile(rules).map_err(|error| rule_error(&document, index, error))?;
         }
         let endpoints = if file.endpoint.is_empty() { Endpoint::defaults() } else { file.endpoint };
         let namespaces = with_main_first(file.namespace);
         endpoints::check(&document, &endpoints, &namespaces)?;
+        door::check(&document, &file.ingest, &file.ops, &namespaces)?;
         drop(tables);
         Ok(Config {
             server: file.server,
             cors: file.cors,
+            auth: file.auth,
             ingest: file.ingest,
             ops: file.ops,
             limits: file.limits,
@@ -362,6 +427,7 @@ impl Config {
             allowed_origins,
             trusted_proxies,
             document,
+            folder: PathBuf::new(),
             is_development: false,
         })
     }
@@ -392,15 +458,16 @@ impl Config {
             (
                 "server",
                 server.listen,
-                server.public,
-                "clients are not authenticated by this version; set server.public = true if rules and a proxy take \
-                 care of it",
+                server.public || self.auth.require,
+                "clients are not authenticated; set auth.require = true and an [[auth.key]], or server.public = true \
+                 if rules and a proxy take care of it",
             ),
             (
                 "ingest",
                 ingest.listen,
-                ingest.public,
-                "anyone who reaches this port can publish; set ingest.public = true if a firewall takes care of it",
+                !ingest.token_file.is_empty(),
+                "anyone who reaches this port can publish; set ingest.token_file to a file with a token that they must \
+                 say",
             ),
             (
                 "ops",
@@ -444,6 +511,19 @@ impl Config {
         &self.namespaces
     }
 
+    /// The line of the file in which a rule begins: of the namespace at `index` of [`Config::rules`], the rule at
+    /// `rule` of its `connect` or `on`.
+    #[must_use]
+    pub fn place_of_rule(&self, index: usize, kind: &str, rule: usize) -> Option<usize> {
+        let RulesSource { name, pattern, .. } = self.namespaces.get(index)?;
+        // The namespace / was put first, wherever it stands. No two have one name.
+        let file: File = toml::from_str(&self.document.text).ok()?;
+        let at = file.namespace.iter().position(|other| other.name == *name && other.pattern == *pattern)?;
+        let mut path = namespace_path(at, kind);
+        path.push(PathStep::Index(rule));
+        self.document.line_of(&path)
+    }
+
     /// For the data plane of clients.
     #[must_use]
     pub fn net_options(&self) -> net::Options {
@@ -458,6 +538,17 @@ impl Config {
             trusted_proxies: self.trusted_proxies.clone(),
             outbox_bytes_max: self.limits.outbox_bytes_max,
             drain_ms_max: self.server.drain_ms_max,
+        }
+    }
+
+    /// For the table of clients' addresses.
+    #[must_use]
+    pub fn admission_options(&self) -> admission::Options {
+        let limits = &self.limits;
+        admission::Options {
+            connections_per_ip_max: (limits.connections_per_ip_max > 0).then_some(limits.connections_per_ip_max),
+            handshakes_per_ip: Rate::new(limits.handshakes_per_ip_per_s, limits.handshakes_per_ip_burst),
+            handshakes: Rate::new(limits.handshakes_per_s, limits.handshakes_burst),
         }
     }
 
@@ -479,6 +570,7 @@ impl Config {
                 rooms_per_socket_max: self.limits.rooms_per_socket_max,
                 room_name_bytes_max: self.limits.room_name_bytes_max,
                 outbox_bytes_max: self.limits.outbox_bytes_max,
+                events_per_socket: Rate::new(self.limits.events_per_socket_per_s, self.limits.events_per_socket_burst),
             },
             rooms: room::owner::Options {
                 idle_ms: self.rooms.idle_ms,
@@ -530,6 +622,15 @@ impl Config {
         self.namespaces.iter().map(compile).collect()
     }
 
+    /// Reads the keys of `[auth]` and makes of them what identifies clients, with a sentence about each that is odd;
+    /// `None` if there are none. Reads the files anew at each call.
+    ///
+    /// # Errors
+    /// The first file that cannot be read or has no key.
+    pub fn identity(&self) -> Result<Option<(Identity, Vec<String>)>, ConfigError> {
+        auth::load(&self.document, &self.folder, &self.auth, &self.namespaces)
+    }
+
     /// By namespace: true if a raw endpoint shows its events as flat objects.
     #[must_use]
     pub fn flat_namespaces(&self) -> Vec<bool> {
@@ -574,12 +675,28 @@ fn check_log(document: &Document, log: &Log) -> Result<(), ConfigError> {
     }
 }
 
+/// A burst of a rate that is not limited is a mistake: the operator believes in a limit.
+fn check_bursts(document: &Document, limits: &Limits) -> Result<(), ConfigError> {
+    for (rate, per_s, burst) in [
+        ("handshakes_per_ip", limits.handshakes_per_ip_per_s, limits.handshakes_per_ip_burst),
+        ("handshakes", limits.handshakes_per_s, limits.handshakes_burst),
+        ("events_per_socket", limits.events_per_socket_per_s, limits.events_per_socket_burst),
+    ] {
+        if per_s == 0 && burst > 0 {
+            let message = format!("limits nothing without limits.{rate}_per_s");
+            return Err(document.wrong_value(&path(&format!("limits.{rate}_burst")), message));
+        }
+    }
+    Ok(())
+}
+
 fn compile_cors(document: &Document, cors: &Cors) -> Result<cors::Cors, ConfigError> {
     let options = cors::Options {
         origins: cors.origins.clone(),
         credentials: cors.credentials,
         headers: cors.headers.clone(),
         max_age_s: (cors.max_age_s > 0).then_some(cors.max_age_s),
+        check_websockets: cors.check_websockets,
     };
     cors::Cors::new(&options).map_err(|error| {
         let mut path = path(&format!("cors.{}", error.key));
@@ -683,6 +800,14 @@ mod tests {
                 "[limits]\nattachments_max = 0x10000",
                 "2:19: limits.attachments_max = 0x10000: must be between 0 and 10000",
             ),
+            (
+                "[limits]\nhandshakes_per_s = 1\nhandshakes_per_ip_burst = 5",
+                "3:27: limits.handshakes_per_ip_burst = 5: limits nothing without limits.handshakes_per_ip_per_s",
+            ),
+            (
+                "[limits]\nevents_per_socket_per_s = 10001",
+                "2:27: limits.events_per_socket_per_s = 10001: must be between 0 and 10000",
+            ),
             ("[mesh]\nring_slots = 3", "2:14: mesh.ring_slots = 3: must be 0 or between 16 and 65536"),
             (
                 "[rooms]\nidle_ms = \"60s\"",
@@ -772,6 +897,34 @@ mod tests {
             (
                 "endpoint = [{ kind = \"raw\", message_bytes_max = \"1M\" }]",
                 "1:49: endpoint[0].message_bytes_max = \"1M\": must be a whole number, between 1024 and 67108864",
+            ),
+            // Publishers' door and aliases.
+            (
+                "[ingest]\nunix_mode = \"rw\"",
+                "2:13: ingest.unix_mode = \"rw\": must be a file's mode in octal, as in \"0660\"",
+            ),
+            ("[ingest]\ntoken_file = 7", "2:14: ingest.token_file = 7: must be a string"),
+            (
+                "[[ops.alias]]\npath = \"stats\"\nkind = \"socket-stats\"",
+                "2:8: ops.alias[0].path = \"stats\": must begin with / and contain no spaces, no ? and no #, as in \
+                 \"/stats\"",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/metrics\"\nkind = \"health\"",
+                "2:8: ops.alias[0].path = \"/metrics\": is a path of the server's own; choose another",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/s\"\nkind = \"stats\"",
+                "3:8: ops.alias[0].kind = \"stats\": must be \"socket-event\" or \"socket-stats\" or \"health\"",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/s\"\nkind = \"health\"\n[[ops.alias]]\npath = \"/s\"\nkind = \"health\"",
+                "5:8: ops.alias[1].path = \"/s\": ops.alias[0] has this path already; give each its own",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/s\"\nkind = \"health\"\nnamespace = \"/x\"",
+                "4:13: ops.alias[0].namespace = \"/x\": there is no such namespace; add a [[namespace]] of this name, \
+                 or leave the key out for /",
             ),
             // Origins and proxies.
             (
@@ -903,7 +1056,9 @@ mod tests {
         let defaults = Config::parse("", "f.toml").unwrap();
         for number in NUMBERS {
             let (section, key) = number.key.split_once('.').unwrap();
-            let with = |value: i128| Config::parse(&format!("[{section}]\n{key} = {value}"), "f.toml");
+            // A burst is one of a rate.
+            let rate = key.strip_suffix("_burst").map_or_else(String::new, |rate| format!("\n{rate}_per_s = 1"));
+            let with = |value: i128| Config::parse(&format!("[{section}]\n{key} = {value}{rate}"), "f.toml");
             for value in [number.min, number.max] {
                 assert_eq!((number.get)(&with(value.into()).unwrap()), value, "{}", number.key);
             }
@@ -925,16 +1080,17 @@ mod tests {
         defaults.cors.origins = reference.cors.origins.clone();
         assert_eq!(format!("{:?}", settings(&reference)), format!("{:?}", settings(&defaults)));
         assert_eq!(reference.net_options().endpoints, defaults.net_options().endpoints);
-        // Not by being left out: the text names every key there is, as the error for an unknown one lists them.
+        // Not by being left out: the text names every key there is, as the error for an unknown one lists them. Without
+        // a default there is nothing to show but a comment.
+        let comments = ["auth.refresh_event", "auth.key"];
         let tables = reference.document.tables().unwrap();
-        for section in ["server", "cors", "ingest", "ops", "limits", "heartbeat", "mesh", "rooms", "log"] {
+        for section in ["server", "cors", "auth", "ingest", "ops", "limits", "heartbeat", "mesh", "rooms", "log"] {
             let message = Config::parse(&format!("[{section}]\nqqqqqqqqqqqq = 1"), "f").unwrap_err().message;
             let keys = message.split_once(" are ").or(message.split_once("mean ")).map(|(_, keys)| keys);
             for key in keys.unwrap_or_else(|| panic!("{section}: {message}")).split(", ") {
-                assert!(
-                    bounds::find(&tables, &format!("{section}.{key}")).is_some(),
-                    "{section}.{key} is not described"
-                );
+                let key = format!("{section}.{key}");
+                let is_shown = bounds::find(&tables, &key).is_some() || comments.contains(&&*key);
+                assert!(is_shown, "{key} is not described");
             }
         }
         for number in NUMBERS {
@@ -943,8 +1099,8 @@ mod tests {
     }
 
     fn settings(config: &Config) -> impl fmt::Debug {
-        let Config { server, cors, ingest, ops, limits, heartbeat, mesh, rooms, log, .. } = config.clone();
-        (server, cors, ingest, ops, limits, heartbeat, mesh, rooms, log)
+        let Config { server, cors, auth, ingest, ops, limits, heartbeat, mesh, rooms, log, .. } = config.clone();
+        (server, cors, auth, ingest, ops, limits, heartbeat, mesh, rooms, log)
     }
 
     #[test]
@@ -1089,19 +1245,20 @@ mod tests {
             "[server]\nlisten = \"[::ffff:127.0.0.1]:1\"",
             "[server]\nlisten = \"0.0.0.0:3000\"\npublic = true",
             "[ops]\nlisten = \"10.0.0.1:3200\"\npublic = true",
+            "[ingest]\nlisten = \"0.0.0.0:3100\"\ntoken_file = \"t\"",
         ] {
             assert_eq!(exposure(text), Ok(()), "{text}");
         }
         for (text, error) in [
             (
                 "[server]\nlisten = \"0.0.0.0:3000\"",
-                "f.toml:2:10: server.listen = \"0.0.0.0:3000\": clients are not authenticated by this version; set \
-                 server.public = true if rules and a proxy take care of it",
+                "f.toml:2:10: server.listen = \"0.0.0.0:3000\": clients are not authenticated; set \
+                 auth.require = true and an [[auth.key]], or server.public = true if rules and a proxy take care of it",
             ),
             (
                 "[server]\npublic = true\n[ingest]\nlisten = \"[::]:3100\"",
                 "f.toml:4:10: ingest.listen = \"[::]:3100\": anyone who reaches this port can publish; set \
-                 ingest.public = true if a firewall takes care of it",
+                 ingest.token_file to a file with a token that they must say",
             ),
             (
                 "[ops]\nlisten = \"10.0.0.1:3200\"",

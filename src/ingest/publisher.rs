@@ -1,12 +1,15 @@
 //! One publisher's connection: lines in, receipts out, both with backpressure. Receipts come in the lines' order, but
-//! those that wait for clients' acknowledgements come when these are in. Knows the shard, not the socket.
+//! those that wait for clients' acknowledgements or ask about rooms and sockets come when these are in. Knows the
+//! shard, not the socket.
 
+use super::queries::Finding;
 use crate::base::counters;
 use crate::base::event::Event;
-use crate::base::ids::{NamespaceRef, Offset, RoomName, SlotRef};
+use crate::base::ids::{CoreId, NamespaceRef, Offset, RoomName, SlotRef};
+use crate::base::secret::Secret;
 use crate::proto::line::{self, Acks, Emit, Line, LineError, OpKind, Parser, Receipt, Request};
 use crate::proto::raw;
-use crate::shard::messages::ReceiptTo;
+use crate::shard::messages::{Facts, ReceiptTo};
 use crate::shard::{self, AskOptions, NamedOperation, Shard};
 use smallvec::{SmallVec, smallvec};
 use std::collections::{HashMap, VecDeque};
@@ -35,8 +38,23 @@ const UNANSWERED_MAX: usize = 16_384;
 /// it would have to wait with it, for clients that may never answer.
 const ASKS_MAX: usize = 1024;
 
-/// Set in the tickets of lines that wait for acknowledgements. They stand apart from the others, whose order they would
-/// hold up.
+/// Questions of one publisher under way; beyond, its next lines wait. Each may have as many rooms in hand as one
+/// answer.
+const FINDINGS_MAX: usize = 16;
+
+/// Longest line of a publisher that has not said the token: enough for the token and an id.
+const LOCKED_LINE_BYTES_MAX: usize = 4096;
+
+/// The answer to whoever takes this port for another.
+const NOT_HTTP: &str = "this port takes lines of JSON, not HTTP; the operators' port has POST /api/emit; the \
+    connection is closed";
+
+/// The answer to whoever does not begin with the token.
+const LOCKED: &str = "this port wants a token: the first line must be {\"op\":\"auth\",\"token\":\"…\"}, as the \
+    server's ingest.token_file says; the connection is closed";
+
+/// Set in the tickets of lines that wait for acknowledgements, and of questions. They stand apart from the others,
+/// whose order they would hold up.
 const APART: u64 = 1 << 63;
 
 /// What several publishers of one core share.
@@ -47,6 +65,8 @@ pub struct Desk {
     limits: line::Limits,
     /// By namespace: true if clients get its events as flat objects.
     flat: Vec<bool>,
+    /// What publishers say who come in over the network; `None`: they need not.
+    token: Option<Secret>,
 }
 
 impl Desk {
@@ -59,7 +79,19 @@ impl Desk {
             ack_timeout_ms_max: options.ack_timeout_ms_max,
             ..line::Limits::default()
         };
-        Desk { options, parser: Parser::default(), limits, flat }
+        Desk { options, parser: Parser::default(), limits, flat, token: None }
+    }
+
+    /// Wants this token from publishers that come in over the network.
+    #[must_use]
+    pub fn with_token(self, token: Option<Secret>) -> Desk {
+        Desk { token, ..self }
+    }
+
+    /// A publisher that comes in over the network.
+    #[must_use]
+    pub fn stranger(&self) -> Publisher {
+        Publisher { locked: self.token.is_some(), ..Publisher::default() }
     }
 }
 
@@ -76,6 +108,10 @@ pub struct Publisher {
     ended: bool,
     /// True once no more is taken from the publisher: a line that is not whole is dropped.
     stopped: bool,
+    /// True until it has said the token.
+    locked: bool,
+    /// Set once it is sent away, to the reason's label.
+    refused: Option<&'static str>,
     lines: u64,
     /// Lines whose answers are missing or wait for an earlier one's, in the order of the lines.
     unanswered: VecDeque<Answer>,
@@ -83,8 +119,10 @@ pub struct Publisher {
     first_ticket: u64,
     /// Lines that wait for acknowledgements, by ticket. Each is answered when it has all, whatever came before it.
     asking: HashMap<u64, Asking>,
-    /// Counts `asking`, for the tickets.
+    /// Counts `asking` and `finding`, for the tickets.
     asks: u64,
+    /// Questions that wait for cores, by ticket. Each is answered when all have told, whatever came before it.
+    finding: HashMap<u64, Finding>,
     /// The operation that must be done before the next line is handled.
     barrier: Option<u64>,
     /// Answers to be sent.
@@ -121,6 +159,7 @@ struct Places {
 enum Content {
     Offsets(Places),
     Operation { cores_missing: usize, sockets: u32, refused: u32 },
+    Done,
     Error(Box<str>),
 }
 
@@ -136,13 +175,21 @@ pub enum Progress {
     Budget,
     /// The publisher has ended and has all its answers, once the outbox is sent.
     Done,
+    /// The publisher is sent away, once the outbox is sent: the reason's label.
+    Refused(&'static str),
 }
 
 impl Publisher {
-    /// A new connection.
+    /// A new connection that needs no token; see [`Desk::stranger`].
     #[must_use]
     pub fn new() -> Publisher {
         Publisher::default()
+    }
+
+    /// True until it has said the token that it must say.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.locked
     }
 
     /// The publisher will send no more. A last line without ending counts: a line that was cut short is no JSON object.
@@ -242,6 +289,21 @@ impl Publisher {
         self.settle();
     }
 
+    /// One core has told what this publisher asked about.
+    pub fn found(&mut self, to: ReceiptTo, core: CoreId, facts: Facts) {
+        let finding = self.finding.get_mut(&to.ticket).expect("a question waits for its cores");
+        finding.take(core, facts);
+        self.settle_finding(to.ticket);
+    }
+
+    fn settle_finding(&mut self, ticket: u64) {
+        if self.finding[&ticket].is_complete()
+            && let Some(finding) = self.finding.remove(&ticket)
+        {
+            finding.write(&mut self.outbox);
+        }
+    }
+
     fn answer(&mut self, to: ReceiptTo) -> &mut Answer {
         let index = usize::try_from(to.ticket - self.first_ticket).expect("tickets are given in order");
         &mut self.unanswered[index]
@@ -258,6 +320,11 @@ impl Publisher {
     ) -> (usize, Progress) {
         let mut at = start;
         loop {
+            if let Some(label) = self.refused {
+                // What is owed for earlier lines is still told.
+                let owes = !self.unanswered.is_empty();
+                return (buffer.len(), if owes { Progress::Hungry } else { Progress::Refused(label) });
+            }
             if self.must_wait(desk, shard) {
                 return (at, Progress::Paused);
             }
@@ -270,11 +337,12 @@ impl Publisher {
                 None if self.stopped && !rest.is_empty() => (&rest[..0], rest.len()),
                 None if self.ended && !rest.is_empty() => (rest, rest.len()),
                 None => {
-                    if self.skipping || rest.len() > desk.options.line_bytes_max {
+                    if self.skipping || rest.len() > self.line_bytes_max(desk) {
                         self.skip(desk, shard);
-                        return (buffer.len(), Progress::Hungry);
+                        return (buffer.len(), self.refused.map_or(Progress::Hungry, Progress::Refused));
                     }
-                    let done = self.ended && self.unanswered.is_empty() && self.asking.is_empty();
+                    let waits = !self.unanswered.is_empty() || !self.asking.is_empty() || !self.finding.is_empty();
+                    let done = self.ended && !waits;
                     return (at, if done { Progress::Done } else { Progress::Hungry });
                 }
             };
@@ -283,7 +351,7 @@ impl Publisher {
                 continue;
             }
             self.lines += 1;
-            if line.len() > desk.options.line_bytes_max {
+            if line.len() > self.line_bytes_max(desk) {
                 self.too_long(desk, shard);
             } else if !line.is_empty() {
                 self.line(line, desk, shard, me);
@@ -295,6 +363,7 @@ impl Publisher {
     fn must_wait(&self, desk: &Desk, shard: &Shard) -> bool {
         self.barrier.is_some()
             || self.unanswered.len() >= UNANSWERED_MAX
+            || self.finding.len() >= FINDINGS_MAX
             || self.outbox.len() >= desk.options.receipt_bytes_max
             || !shard.may_publish()
     }
@@ -307,7 +376,16 @@ impl Publisher {
         }
     }
 
+    fn line_bytes_max(&self, desk: &Desk) -> usize {
+        let max = desk.options.line_bytes_max;
+        if self.locked { max.min(LOCKED_LINE_BYTES_MAX) } else { max }
+    }
+
     fn too_long(&mut self, desk: &Desk, shard: &mut Shard) {
+        if self.locked {
+            shard.counters.lines += 1;
+            return self.send_away(None, LOCKED, "auth_missing", shard);
+        }
         let message = format!(
             "the line has more than {} bytes; send less data in one event or raise ingest.line_bytes_max",
             desk.options.line_bytes_max
@@ -316,8 +394,42 @@ impl Publisher {
         self.refuse(LineError { id: None, message, label: "line_too_long" }, shard);
     }
 
+    /// The first line of a publisher that must say the token.
+    fn unlock(&mut self, text: &[u8], desk: &mut Desk, shard: &mut Shard) {
+        match desk.parser.parse(text, &desk.limits) {
+            Ok(Line { id, request: Request::Auth { token }, .. }) => {
+                let id = id.map(ToOwned::to_owned);
+                self.check_token(id, &token, desk.token.as_ref(), shard);
+            }
+            Ok(Line { id, .. }) => self.send_away(id.map(ToOwned::to_owned), LOCKED, "auth_missing", shard),
+            Err(error) => self.send_away(error.id, LOCKED, "auth_missing", shard),
+        }
+    }
+
+    /// A token that is right, or that nobody wants, is answered; with a wrong one the connection ends.
+    fn check_token(&mut self, id: Option<String>, token: &str, wanted: Option<&Secret>, shard: &mut Shard) {
+        if wanted.is_some_and(|wanted| !wanted.is(token.as_bytes())) {
+            let message = "the token is not the one in the server's ingest.token_file; the connection is closed";
+            return self.send_away(id, message, "token_invalid", shard);
+        }
+        self.locked = false;
+        self.unanswered.push_back(Answer { id: id.map(Into::into), line: self.lines, content: Content::Done });
+        self.settle();
+    }
+
+    fn send_away(&mut self, id: Option<String>, message: &str, label: &'static str, shard: &mut Shard) {
+        self.refused = Some(label);
+        self.refuse(LineError { id, message: message.to_owned(), label }, shard);
+    }
+
     fn line(&mut self, text: &[u8], desk: &mut Desk, shard: &mut Shard, me: SlotRef) {
         shard.counters.lines += 1;
+        if self.locked {
+            return self.unlock(text, desk, shard);
+        }
+        if self.lines == 1 && is_http(text) {
+            return self.send_away(None, NOT_HTTP, "http", shard);
+        }
         let to =
             ReceiptTo { core: shard.core(), publisher: me, ticket: self.first_ticket + self.unanswered.len() as u64 };
         let handled = desk.parser.parse(text, &desk.limits).and_then(|Line { id, namespace: name, request }| {
@@ -328,7 +440,7 @@ impl Publisher {
                     label: "unknown_namespace",
                 });
             };
-            self.request(id, request, namespace, to, desk, shard)
+            self.request(id, request, (namespace, &name), to, desk, shard)
         });
         if let Err(error) = handled {
             self.refuse(error, shard);
@@ -339,7 +451,7 @@ impl Publisher {
         &mut self,
         id: Option<&str>,
         request: Request<'_>,
-        namespace: NamespaceRef<'_>,
+        (namespace, name): (NamespaceRef<'_>, &str),
         mut to: ReceiptTo,
         desk: &Desk,
         shard: &mut Shard,
@@ -370,6 +482,21 @@ impl Publisher {
                 shard.operate(namespace, op.target, operation, to);
                 self.barrier = Some(to.ticket);
                 Content::Operation { cores_missing: shard.topology().cores(), sockets: 0, refused: 0 }
+            }
+            Request::Query(query) => {
+                let id = id.expect("a question has an id");
+                self.asks += 1;
+                to.ticket = APART | self.asks;
+                let missing = shard.query(namespace, &query, to);
+                let cores = shard.topology().cores();
+                let finding = Finding::new(id, name, query, shard.uptime_ms(), cores, missing);
+                self.finding.insert(to.ticket, finding);
+                self.settle_finding(to.ticket);
+                return Ok(());
+            }
+            Request::Auth { token } => {
+                self.check_token(id.map(ToOwned::to_owned), &token, desk.token.as_ref(), shard);
+                return Ok(());
             }
         };
         self.unanswered.push_back(Answer { id: id.map(Into::into), line: self.lines, content });
@@ -406,6 +533,7 @@ impl Publisher {
                 }
                 (Content::Error(message), id) => line::write_error(&mut self.outbox, id, message, answer.line),
                 (_, None) => {}
+                (Content::Done, Some(id)) => line::write_receipt(&mut self.outbox, id, Receipt::Done, None),
                 (Content::Offsets(places), Some(id)) => places.write(&mut self.outbox, id, None),
                 (Content::Operation { sockets, refused, .. }, Some(id)) => {
                     let receipt = Receipt::Sockets { applied: u64::from(*sockets), refused: u64::from(*refused) };
@@ -446,6 +574,12 @@ impl Places {
         };
         line::write_receipt(out, id, receipt, acks);
     }
+}
+
+/// True for a request line. A web page can have a browser on this host send one here, with lines of its choice in the
+/// body: so whoever begins in this way is not listened to any further.
+fn is_http(line: &[u8]) -> bool {
+    !line.starts_with(b"{") && memchr::memmem::find(line, b" HTTP/1.").is_some()
 }
 
 /// The line's event, ready to be published.
@@ -541,14 +675,14 @@ mod tests {
             loop {
                 let progress = self.publisher.work(fresh, &mut self.desk, &mut self.shard, ME, bytes_max);
                 fresh = &[];
-                self.shard.receive(usize::MAX, Millis(1));
-                let mut acted = false;
+                let mut acted = self.shard.receive(usize::MAX, Millis(1)) < usize::MAX;
                 while let Some(action) = self.shard.poll_action() {
                     acted = true;
                     match action {
                         Action::Receipt { to, room, offset } => self.publisher.receipt(to, room, offset),
                         Action::Operated { to, sockets, refused } => self.publisher.operated(to, sockets, refused),
                         Action::Acknowledged { to, acks } => self.publisher.acknowledged(to, acks),
+                        Action::Found { to, core, facts } => self.publisher.found(to, core, facts),
                         other => panic!("{other:?} without clients"),
                     }
                 }
@@ -562,7 +696,8 @@ mod tests {
         fn client(&mut self) -> SlotRef {
             let transport = SlotRef { slot: 0, generation: 0 };
             let ip = std::net::Ipv4Addr::LOCALHOST.into();
-            let handshake = Handshake { kind: Kind::SocketIo, query: "", ip, polls: false, message_bytes_max: 100 };
+            let handshake =
+                Handshake { kind: Kind::SocketIo, query: "", bearer: None, ip, polls: false, message_bytes_max: 100 };
             let session = self.shard.open(transport, handshake, Millis(0));
             let _ = self.shard.text(session, "40", Millis(0));
             self.shard.receive(usize::MAX, Millis(0));
@@ -646,6 +781,93 @@ mod tests {
         assert_eq!(bench.hand(b"", 1 << 20), Progress::Done);
         assert!(bench.answers().starts_with("{\"id\":null,\"ok\":false,"), "it is no JSON object");
         assert_eq!(bench.shard.counters.events_ordered, 0);
+    }
+
+    #[test]
+    fn who_must_say_a_token_says_it_first() {
+        let token = "0123456789abcdef";
+        let right = format!("{{\"op\":\"auth\",\"token\":\"{token}\",\"id\":1}}");
+        let event = "{\"event\":\"x\",\"id\":2}";
+        let wrong = right.replace('f', "e");
+        let ok = "{\"id\":1,\"ok\":true}\n";
+        let offset = "{\"id\":2,\"ok\":true,\"offset\":1}\n";
+        let long = "x".repeat(LOCKED_LINE_BYTES_MAX + 1);
+        // (locked, lines, what comes back, why it is closed)
+        for (locked, lines, answer, closed) in [
+            (true, format!("{right}\n{event}\n"), format!("{ok}{offset}"), None),
+            (true, format!("\r\n{right}\n"), ok.to_owned(), None),
+            (true, right.replace(",\"id\":1", "") + "\n", String::new(), None),
+            (true, format!("{wrong}\n{event}\n"), "{\"id\":1,\"ok\":false,".to_owned(), Some("token_invalid")),
+            (true, format!("{event}\n{right}\n"), "{\"id\":2,\"ok\":false,".to_owned(), Some("auth_missing")),
+            (true, "bad\n".to_owned(), "{\"id\":null,\"ok\":false,".to_owned(), Some("auth_missing")),
+            (true, long.clone(), "{\"id\":null,\"ok\":false,".to_owned(), Some("auth_missing")),
+            (true, long + "\n", "{\"id\":null,\"ok\":false,".to_owned(), Some("auth_missing")),
+            (
+                false,
+                format!("POST / HTTP/1.1\r\nHost: a\r\n\r\n{event}\n"),
+                "{\"id\":null,\"ok\":false,".to_owned(),
+                Some("http"),
+            ),
+            (false, format!("{event}\n{right}\n"), format!("{offset}{ok}"), None),
+            (
+                false,
+                format!("{event}\n{wrong}\n{event}\n"),
+                offset.to_owned() + "{\"id\":1,\"ok\":false,",
+                Some("token_invalid"),
+            ),
+        ] {
+            let mut bench = Bench::new();
+            let limits = Options { line_bytes_max: 1 << 20, ..bench.desk.options };
+            bench.desk = Desk::new(limits, vec![false, false]).with_token(Some(Secret::new(token).unwrap()));
+            if locked {
+                bench.publisher = bench.desk.stranger();
+            }
+            let progress = bench.hand(lines.as_bytes(), 1 << 20);
+            let answers = bench.answers();
+            assert!(answers.starts_with(&answer), "{lines}: {answers}");
+            assert_eq!(answers.lines().count(), answer.lines().count(), "{answers}");
+            assert!(!answers.contains(token));
+            assert_eq!(progress, closed.map_or(Progress::Hungry, Progress::Refused), "{lines}");
+            assert_eq!(bench.publisher.is_locked(), closed.is_some() && locked);
+            let counted = bench.shard.counters.by_reason.iter().any(|(_, reason, _)| Some(*reason) == closed);
+            assert_eq!(counted, closed.is_some());
+        }
+        let mut bench = Bench::new();
+        bench.publisher = bench.desk.stranger();
+        let _ = bench.hand(format!("{wrong}\n").as_bytes(), 1 << 20);
+        assert_eq!(bench.answers(), ok, "where nobody wants a token, any will do");
+    }
+
+    #[test]
+    fn questions_are_answered_when_all_cores_have_told() {
+        let mut bench = Bench::new();
+        let client = bench.client();
+        let lines = "{\"room\":\"a\",\"event\":\"x\",\"id\":1}\n\
+            {\"op\":\"rooms\",\"id\":2}\n\
+            {\"op\":\"room\",\"room\":\"a\",\"id\":3}\n\
+            {\"op\":\"room\",\"room\":\"b\",\"id\":4}\n\
+            {\"op\":\"socket\",\"sid\":\"nobody\",\"id\":5}\n\
+            {\"op\":\"stats\",\"id\":6}\n\
+            {\"op\":\"room\",\"ns\":\"/q\",\"room\":\"b\",\"id\":7}\n";
+        let _ = bench.hand(lines.as_bytes(), 1 << 20);
+        let mut answers: Vec<serde_json::Value> =
+            bench.answers().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        answers.sort_by_key(|answer| answer["id"].as_u64());
+        let keys = ["offset", "rooms", "room", "room", "socket", "stats", "error"];
+        assert_eq!(answers.len(), keys.len());
+        for (index, (answer, key)) in answers.iter().zip(keys).enumerate() {
+            assert!(answer["id"] == index + 1 && answer.get(key).is_some(), "{answer}");
+        }
+        assert_eq!(answers[1]["rooms"][0]["name"], "a");
+        assert_eq!((&answers[2]["room"]["offset"], &answers[2]["room"]["bytes"]), (&1.into(), &3.into()));
+        assert!(answers[3]["room"].is_null() && answers[4]["socket"].is_null());
+        assert_eq!((&answers[5]["stats"]["sockets"], &answers[5]["stats"]["ns_sockets"]), (&1.into(), &1.into()));
+        bench.shard.closed(client);
+        // A publisher that has ended gets its answers first.
+        bench.publisher.end();
+        let lines = "{\"op\":\"rooms\",\"id\":1}\n".repeat(3 * FINDINGS_MAX);
+        assert_eq!(bench.hand(lines.as_bytes(), 1 << 20), Progress::Done);
+        assert_eq!(bench.answers().lines().count(), 3 * FINDINGS_MAX);
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Core {
     /// Keeps what could not be handled yet.
     fn keep(&mut self, at: SlotRef, rest: Box<Inbox>) {
         if let Some(conn) = self.conns.get_mut(at)
-            && !matches!(conn.role, Role::Lingering { .. } | Role::Publisher(_) | Role::Dead)
+            && !matches!(conn.role, Role::Lingering { .. } | Role::TurnedAway | Role::Publisher(_) | Role::Dead)
         {
             conn.inbox = Some(rest);
         }
@@ -84,6 +84,7 @@ impl Core {
                 Err(violation) => {
                     let breach = Closing { code: violation.close_code(), label: violation.label() };
                     if matches!(self.conns[at.slot].role, Role::Probe { .. }) {
+                        self.shard.counters.count(counters::CLIENT_ERRORS, breach.label);
                         self.end_probe(at, session, breach);
                     } else if !closing {
                         self.shard.violated(session, breach, breach.label);

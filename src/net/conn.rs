@@ -5,6 +5,7 @@ use crate::base::ids::SlotRef;
 use crate::base::wheel::TimerId;
 use crate::ingest::publisher::Publisher;
 use crate::proto::ws;
+use crate::session::admission::Place;
 use std::net::TcpStream;
 
 /// A connection. It lives in its slot until its last poll has reported, so that a late report finds it.
@@ -33,6 +34,8 @@ pub(super) struct Conn {
     pub stamped: bool,
     /// True once the kernel has reported the end: it is to be read until the end is found.
     pub hangup: bool,
+    /// Its place among the connections of its address, if those are counted. Boxed, as it mostly is none.
+    pub place: Option<Box<Place>>,
 }
 
 /// Received bytes that wait.
@@ -53,6 +56,8 @@ pub(super) enum Role {
     /// Everything is sent and our side is shut: what still comes is thrown away, so that the kernel does not reset the
     /// connection before the peer has read the end.
     Lingering { publisher: bool },
+    /// A connection without a place that was told so. It is read to its end like one that lingers.
+    TurnedAway,
     /// A publisher.
     Publisher(Box<Publisher>),
     /// Waiting for its polls to end.
@@ -74,6 +79,7 @@ impl Conn {
             readable: false,
             stamped: false,
             hangup: false,
+            place: None,
         }
     }
 
@@ -82,7 +88,7 @@ impl Conn {
         match &self.role {
             Role::WebSocket { session, .. } | Role::Closing { session, .. } => session.slot == slot,
             Role::Http(http) => http.waits_for().is_some_and(|session| session.slot == slot),
-            Role::Probe { .. } | Role::Lingering { .. } | Role::Publisher(_) | Role::Dead => false,
+            Role::Probe { .. } | Role::Lingering { .. } | Role::TurnedAway | Role::Publisher(_) | Role::Dead => false,
         }
     }
 }

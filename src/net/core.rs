@@ -5,17 +5,21 @@ use super::conn::{Conn, Role};
 use super::executor::Sleep;
 use super::http::{HandOver, Http};
 use super::order::{Horizons, Parking};
+use super::published::Published;
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
 use super::{Options, sys};
 use crate::base::clock::Millis;
 use crate::base::counters;
-use crate::base::ids::SlotRef;
+use crate::base::ids::{CoreId, SlotRef};
 use crate::base::slab::Slab;
 use crate::base::wheel::Wheel;
 use crate::ingest::publisher::{Desk, Progress, Publisher};
 use crate::mesh::Plane;
-use crate::shard::{Action, Closing, GOING_AWAY, SLOW_CONSUMER, Shard};
+use crate::session::admission::Admission;
+use crate::session::budget::Budget;
+use crate::session::identity::Identity;
+use crate::shard::{Action, Closing, GOING_AWAY, OVER_BUDGET, SLOW_CONSUMER, Shard};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -54,6 +58,9 @@ const DRAIN_STEP_MS: u64 = 20;
 
 const CLIENTS: u32 = 0;
 const PUBLISHERS: u32 = 1;
+/// Publishers of this host, by their Unix socket: one core listens, and deals them out.
+const NEIGHBOURS: u32 = 2;
+const LISTENERS: [u32; 3] = [CLIENTS, PUBLISHERS, NEIGHBOURS];
 /// Timer keys beyond all slots: the core's own deadlines.
 const ACCEPT_AGAIN: SlotRef = SlotRef { slot: u32::MAX, generation: 0 };
 const DRAIN_STEP: SlotRef = SlotRef { slot: u32::MAX, generation: 1 };
@@ -72,8 +79,14 @@ pub struct Shared {
     pub drain: DrainProgress,
     /// How far the cores are with what came in.
     pub horizons: Horizons,
+    /// Who may come in.
+    pub admission: Arc<Admission>,
     /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
     pub polling: AtomicUsize,
+    /// How clients are identified; it may change while they are connected.
+    pub identity: Published<Option<Arc<Identity>>>,
+    /// What the cores' outboxes take, and may take.
+    pub budget: Budget,
 }
 
 /// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher
@@ -109,6 +122,8 @@ pub struct Setup {
     pub clients: TcpListener,
     /// Where publishers come in.
     pub publishers: TcpListener,
+    /// What only one of the cores has.
+    pub extra: Extra,
     /// For handing connections to the cores of their sessions.
     pub handovers: Plane<HandOver>,
     /// What the cores share.
@@ -117,15 +132,29 @@ pub struct Setup {
     pub publish_counters: Box<dyn FnMut(&mut Shard)>,
 }
 
+/// What only one of the cores has. Unix sockets look like TCP ones here: nobody asks a publisher's connection for more
+/// than to be read, written and shut.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// Where publishers of this host come in, who need no token; a Unix socket.
+    pub neighbours: Option<TcpListener>,
+    /// The HTTP API's connection, as a publisher without a token; one end of a pair of Unix sockets.
+    pub api: Option<TcpStream>,
+}
+
 /// One core.
 pub struct Core {
     pub(super) options: Options,
     pub(super) shard: Shard,
     pub(super) desk: Desk,
     /// `None` once the core drains: what would wait in the backlog goes elsewhere.
-    listeners: [Option<TcpListener>; 2],
+    listeners: [Option<TcpListener>; LISTENERS.len()],
     /// True for each listener that accepts.
-    accepting: [bool; 2],
+    accepting: [bool; LISTENERS.len()],
+    /// The core that gets the next publisher of this host.
+    next_neighbour: usize,
+    /// The HTTP API's connection, while it is open. It is not counted among publishers.
+    api: Option<SlotRef>,
     pub(super) shared: Arc<Shared>,
     publish_counters: Box<dyn FnMut(&mut Shard)>,
     pub(super) ring: Ring,
@@ -148,6 +177,8 @@ pub struct Core {
     pub(super) settled: u64,
     /// Connections of clients that have not said anything yet.
     pub(super) unheard: usize,
+    /// Connections that were told that there is no place for them, and have not ended yet.
+    pub(super) turned_away: usize,
     /// While sessions poll here, and some time after.
     stamper: Option<Socket>,
     /// When sessions polled here last.
@@ -165,6 +196,10 @@ pub struct Core {
     fired: Vec<SlotRef>,
     pub(super) drain: Option<Drain>,
     counted: Millis,
+    /// The version of the shard's identity.
+    identity: u64,
+    /// When the core looked at the budget of outboxes.
+    budgeted: Millis,
 }
 
 /// The end of a core.
@@ -200,15 +235,17 @@ impl Core {
     /// # Errors
     /// The kernel refuses the ring.
     pub fn new(setup: Setup) -> io::Result<(Core, Sleep)> {
-        let Setup { options, shard, desk, clients, publishers, handovers, shared, publish_counters } = setup;
+        let Setup { options, shard, desk, clients, publishers, extra, handovers, shared, publish_counters } = setup;
         let eventfd = shared.bells.eventfd(shard.core())?;
         let ring = Ring::new(&eventfd)?;
         let mut core = Core {
             options,
             shard,
             desk,
-            listeners: [Some(clients), Some(publishers)],
-            accepting: [false; 2],
+            listeners: [Some(clients), Some(publishers), extra.neighbours],
+            accepting: [false; LISTENERS.len()],
+            next_neighbour: 0,
+            api: None,
             shared,
             publish_counters,
             ring,
@@ -222,6 +259,7 @@ impl Core {
             mark: None,
             settled: 0,
             unheard: 0,
+            turned_away: 0,
             stamper: None,
             polled: Millis(0),
             completions: Vec::new(),
@@ -234,12 +272,16 @@ impl Core {
             fired: Vec::new(),
             drain: None,
             counted: Millis(0),
+            identity: 0,
+            budgeted: Millis(0),
         };
         core.now = core.clock();
-        if let [Some(clients), _] = &core.listeners {
+        core.look_at_the_wall_clock();
+        if let [Some(clients), ..] = &core.listeners {
             core.shared.horizons.listens(core.shard.core(), clients.as_raw_fd());
         }
         core.accept_all();
+        core.api = extra.api.map(|stream| core.take_publisher(stream, Publisher::new()));
         Ok((core, Sleep::new(eventfd)))
     }
 
@@ -265,7 +307,7 @@ impl Core {
             }
             // Before the last look, so that what it finds is not behind a stale figure.
             self.count_now();
-            if self.lie_down() {
+            if !self.keep_budget() && self.lie_down() {
                 self.shard.counters.sleeps += 1;
                 self.shared.horizons.sleeps(self.shard.core(), self.unheard);
                 sleep.wait().await;
@@ -305,6 +347,9 @@ impl Core {
         if self.shared.draining.load(Ordering::Relaxed) && self.drain.is_none() {
             self.begin_drain();
         }
+        if let Some(identity) = self.shared.identity.newer_than(&mut self.identity) {
+            self.shard.set_identity((*identity).clone());
+        }
         self.fire_timers();
         self.shard.advance(self.now);
         worked |= self.act();
@@ -323,6 +368,10 @@ impl Core {
         // Before anything is sent, as a WebSocket may have just taken over a session.
         worked |= self.act();
         worked |= self.flush_some() > 0;
+        if self.now != self.budgeted {
+            self.budgeted = self.now;
+            worked |= self.keep_budget();
+        }
         worked |= self.act();
         self.shard.port.flush();
         let (shared, counters) = (&self.shared, &mut self.shard.counters);
@@ -365,10 +414,32 @@ impl Core {
     fn get_up(&mut self) {
         self.ring.disable_signal();
         self.shared.bells.get_up(self.shard.core());
+        // Somebody may have set it meanwhile, and deadlines that hang on it may be due.
+        self.look_at_the_wall_clock();
+    }
+
+    /// Tells the shard what time it is outside. Read before our own clock, so that nothing comes too early for the time
+    /// between the two.
+    fn look_at_the_wall_clock(&mut self) {
+        let wall_ns = sys::realtime_ns();
+        self.shard.set_wall_clock(wall_ns.saturating_sub(self.clock_ns()) / 1_000_000);
+    }
+
+    /// Has slow consumers cut if all cores' outboxes take too much. True while that is not done: then no core sleeps.
+    fn keep_budget(&mut self) -> bool {
+        let Core { shard, shared, .. } = self;
+        let more = shard.keep_budget(&shared.budget);
+        if more {
+            for core in 0..shard.topology().cores() {
+                shard.counters.wakes += u64::from(shared.bells.ring(CoreId::new(core)));
+            }
+        }
+        more
     }
 
     fn count_now(&mut self) {
         self.counted = self.now;
+        self.look_at_the_wall_clock();
         self.watch_polling();
         self.shard.update_gauges();
         self.shard.counters.kernel_retries = self.ring.retries;
@@ -419,7 +490,7 @@ impl Core {
                     }
                     Role::Http(_) => self.send_http(at),
                     Role::Publisher(_) => self.write_receipts(at),
-                    Role::Probe { .. } | Role::Lingering { .. } => {}
+                    Role::Probe { .. } | Role::Lingering { .. } | Role::TurnedAway => {}
                 }
             }
             Completion::Deadline => {}
@@ -432,7 +503,7 @@ impl Core {
     }
 
     fn accept_all(&mut self) {
-        for number in [CLIENTS, PUBLISHERS] {
+        for number in LISTENERS {
             if let Some(listener) = &self.listeners[number as usize]
                 && !std::mem::replace(&mut self.accepting[number as usize], true)
             {
@@ -446,27 +517,72 @@ impl Core {
         if self.drain.is_some() {
             return;
         }
-        let role = if listener == CLIENTS {
-            self.shard.counters.connections += 1;
-            self.unheard += 1;
-            Role::Http(Box::default())
-        } else {
-            self.shard.counters.publishers += 1;
-            Role::Publisher(Box::new(Publisher::new()))
+        match listener {
+            NEIGHBOURS => return self.deal_out(stream),
+            PUBLISHERS => {
+                self.shard.counters.publishers += 1;
+                let at = self.take_publisher(stream, self.desk.stranger());
+                let Role::Publisher(publisher) = &self.conns[at.slot].role else { unreachable!("made just now") };
+                if publisher.is_locked() {
+                    self.set_timer(at, self.options.handshake_ms_max);
+                }
+                return;
+            }
+            _ => {}
+        }
+        let place = match self.place_for(&stream) {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) => return self.turn_away(stream),
+            // It is gone already.
+            Err(_) => return,
         };
-        let mut conn = Conn::new(stream, role);
-        if listener == CLIENTS && self.shared.polling.load(Ordering::Relaxed) > 0 {
+        self.shard.counters.connections += 1;
+        self.unheard += 1;
+        let mut conn = Conn::new(stream, Role::Http(Box::default()));
+        conn.place = place;
+        if self.shared.polling.load(Ordering::Relaxed) > 0 {
             conn.stamped = sys::stamp_arrivals(&conn.stream, true).is_ok();
         }
-        let at = self.conns.insert(conn);
-        self.ring.poll_read(&self.conns[at.slot].stream, at);
-        self.conns[at.slot].polls_read = true;
-        if listener == CLIENTS {
-            self.set_timer(at, self.options.handshake_ms_max);
+        let at = self.watch(conn);
+        self.set_timer(at, self.options.handshake_ms_max);
+    }
+
+    /// Gives each core its share of the publishers that this one accepts.
+    fn deal_out(&mut self, stream: TcpStream) {
+        let core = CoreId::new(self.next_neighbour);
+        self.next_neighbour = (self.next_neighbour + 1) % self.shard.topology().cores();
+        if core == self.shard.core() {
+            self.take_neighbour(stream);
+        } else {
+            self.handovers.send(core, HandOver::Neighbour(stream));
         }
+    }
+
+    /// A publisher of this host is this core's.
+    pub(super) fn take_neighbour(&mut self, stream: TcpStream) {
+        if self.drain.is_none() {
+            self.shard.counters.publishers += 1;
+            self.take_publisher(stream, Publisher::new());
+        }
+    }
+
+    fn take_publisher(&mut self, stream: TcpStream, publisher: Publisher) -> SlotRef {
+        self.watch(Conn::new(stream, Role::Publisher(Box::new(publisher))))
+    }
+
+    fn watch(&mut self, conn: Conn) -> SlotRef {
+        let at = self.conns.insert(conn);
+        self.watch_new(at);
         // Its first bytes are mostly here already: they are read in this turn.
         self.conns[at.slot].readable = true;
         self.queue(at);
+        at
+    }
+
+    /// Has the kernel report when there is something to read on a connection that is new here.
+    pub(super) fn watch_new(&mut self, at: SlotRef) {
+        self.ring.poll_read(&self.conns[at.slot].stream, at);
+        self.conns[at.slot].polls_read = true;
     }
 
     fn accept_ended(&mut self, listener: u32, error: Option<&io::Error>) {
@@ -514,6 +630,9 @@ impl Core {
                 }
                 Action::Operated { to, sockets, refused } => {
                     self.with_publisher(to.publisher, |publisher| publisher.operated(to, sockets, refused));
+                }
+                Action::Found { to, core, facts } => {
+                    self.with_publisher(to.publisher, |publisher| publisher.found(to, core, facts));
                 }
                 Action::Acknowledged { to, acks } => {
                     self.with_publisher(to.publisher, |publisher| publisher.acknowledged(to, acks));
@@ -594,8 +713,9 @@ impl Core {
                 if conn.paused {
                     return;
                 }
-                // A client that asks faster than it reads the answers waits. When it has read, it is heard again.
-                if self.shard.outboxes.bytes(session.slot) > self.options.outbox_bytes_max / 2 {
+                // A client that asks faster than it reads the answers waits. When it has read, it is heard again. One
+                // that only lags behind events is heard, or its pongs were not.
+                if self.shard.outboxes.answers(session.slot) > self.options.outbox_bytes_max / 2 {
                     conn.paused = true;
                     return;
                 }
@@ -603,7 +723,7 @@ impl Core {
             // One request after the other.
             Role::Http(http) if http.is_serving() || http.is_stuffed() => return,
             Role::Probe { .. } if conn.paused => return,
-            Role::Http(_) | Role::Probe { .. } | Role::Closing { .. } | Role::Lingering { .. } => {}
+            Role::Http(_) | Role::Probe { .. } | Role::Closing { .. } | Role::Lingering { .. } | Role::TurnedAway => {}
         }
         // What waits is handled before more is read.
         if std::mem::take(&mut self.conns[at.slot].backlog) {
@@ -656,7 +776,7 @@ impl Core {
             Role::Http(_) | Role::WebSocket { .. } | Role::Probe { .. } | Role::Closing { .. } => {
                 self.client_bytes(at, bytes);
             }
-            Role::Lingering { .. } | Role::Dead => {}
+            Role::Lingering { .. } | Role::TurnedAway | Role::Dead => {}
         }
     }
 
@@ -674,7 +794,7 @@ impl Core {
             }
             Role::Probe { .. } => self.finish(at, ""),
             Role::WebSocket { .. } => self.finish(at, "transport close"),
-            Role::Closing { .. } | Role::Lingering { .. } => self.finish(at, ""),
+            Role::Closing { .. } | Role::Lingering { .. } | Role::TurnedAway => self.finish(at, ""),
             Role::Dead => {}
         }
     }
@@ -712,6 +832,9 @@ impl Core {
             catch_unwind(AssertUnwindSafe(|| publisher.work(fresh, &mut self.desk, &mut self.shard, at, bytes_max)));
         let waiting = publisher.outbox().len();
         let stopped = self.drain.is_some();
+        if self.conns[at.slot].timer.is_some() && !publisher.is_locked() {
+            self.cancel_timer(at);
+        }
         self.conns[at.slot].role = Role::Publisher(publisher);
         let progress = match progress {
             Ok(progress) => progress,
@@ -736,12 +859,15 @@ impl Core {
                 self.hold_up(at);
                 false
             }
-            Progress::Done => {
+            Progress::Done | Progress::Refused(_) => {
                 if publisher.outbox().is_empty() {
                     // What it still sends is thrown away until it has read its end.
-                    self.shard
-                        .counters
-                        .count(counters::PUBLISHER_CLOSES, if stopped { "shutdown" } else { "publisher left" });
+                    let label = match progress {
+                        Progress::Refused(label) => label,
+                        _ if stopped => "shutdown",
+                        _ => "publisher left",
+                    };
+                    self.shard.counters.count(counters::PUBLISHER_CLOSES, label);
                     self.linger(at);
                 }
                 true
@@ -818,6 +944,7 @@ impl Core {
     fn timer_fired(&mut self, at: SlotRef) {
         match self.conns[at.slot].role {
             Role::Http(_) => self.http_timer_fired(at),
+            Role::Publisher(_) => self.finish(at, "auth_timeout"),
             // The close is counted already.
             _ => self.finish(at, ""),
         }
@@ -846,7 +973,7 @@ impl Core {
     /// Closes at once. The kernel forgets what it has not sent: a slow consumer must not go on holding memory.
     fn abort(&mut self, at: SlotRef, closing: Closing) {
         if let Some(conn) = self.conns.get(at) {
-            if closing == SLOW_CONSUMER
+            if matches!(closing, SLOW_CONSUMER | OVER_BUDGET)
                 && let Err(error) = socket2::SockRef::from(&conn.stream).set_linger(Some(Duration::ZERO))
             {
                 tracing::debug!(%error, "cannot reset a slow consumer; it is closed in good order");
@@ -880,6 +1007,10 @@ impl Core {
             }
             Role::Lingering { publisher: false } => self.shard.counters.connections -= 1,
             Role::Lingering { publisher: true } => {}
+            Role::TurnedAway => {
+                self.shard.counters.connections -= 1;
+                self.turned_away -= 1;
+            }
             Role::Publisher(_) => self.forget_publisher(at),
         }
         if !label.is_empty() {
@@ -905,6 +1036,7 @@ impl Core {
             Role::Publisher(_) => self.forget_publisher(at),
             Role::Probe { session, .. } => self.shard.probe_ended(session, at),
             Role::Http(http) => self.forget_http(at, &http),
+            Role::TurnedAway => unreachable!("it is read to its end already"),
             Role::Lingering { .. } | Role::Dead => {}
         }
         let conn = &mut self.conns[at.slot];
@@ -914,6 +1046,11 @@ impl Core {
             // The peer is gone already.
             return self.finish(at, "");
         }
+        self.await_end(at);
+    }
+
+    /// Reads what the peer still sends until it ends, or its time is up.
+    pub(super) fn await_end(&mut self, at: SlotRef) {
         self.set_timer(at, LINGER_MS_MAX);
         self.queue(at);
     }
@@ -931,7 +1068,11 @@ impl Core {
 
     /// A publisher's connection is none any more.
     fn forget_publisher(&mut self, at: SlotRef) {
-        self.shard.counters.publishers -= 1;
+        if self.api == Some(at) {
+            self.api = None;
+        } else {
+            self.shard.counters.publishers -= 1;
+        }
         self.shard.publisher_left(at);
         self.held_up.retain(|other| *other != at);
         self.loaded.retain(|other| *other != at);
@@ -953,7 +1094,7 @@ impl Core {
     }
 
     fn begin_drain(&mut self) {
-        for number in [CLIENTS, PUBLISHERS] {
+        for number in LISTENERS {
             if self.accepting[number as usize] {
                 self.ring.cancel_accept(number);
             } else {
@@ -987,7 +1128,7 @@ impl Core {
         let done = |stage: &AtomicUsize| stage.load(Ordering::SeqCst) == 0;
         let late = self.now >= drain.clients_at;
         let (passed, next) = match drain.stage {
-            Stage::Publishing if self.shard.counters.publishers == 0 || late => {
+            Stage::Publishing if self.shard.counters.publishers == 0 && self.api.is_none() || late => {
                 (Some(&progress.publishing), Stage::Ordering)
             }
             Stage::Ordering if done(&progress.publishing) && port.up.is_at_rest() || late => {
@@ -1035,7 +1176,7 @@ impl Core {
                 },
                 Role::Probe { .. } => self.close_probe(at, GOING_AWAY),
                 Role::Publisher(_) => self.finish(at, GOING_AWAY.label),
-                Role::Closing { .. } | Role::Lingering { .. } | Role::Dead => {}
+                Role::Closing { .. } | Role::Lingering { .. } | Role::TurnedAway | Role::Dead => {}
             }
         }
     }

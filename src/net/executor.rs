@@ -6,6 +6,7 @@ use glommio::io::BufferedFile;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 use std::future::Future;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// Memory that an executor registers for its own IO. It moves eight bytes at a time; the default is 10 MB and more.
@@ -44,6 +45,13 @@ where
 /// It panicked.
 pub fn join(handle: Handle) -> Result<(), String> {
     handle.join().map_err(|error| error.to_string())
+}
+
+/// A connected socket for the calling thread's executor.
+#[must_use]
+pub fn adopt(stream: UnixStream) -> glommio::net::UnixStream {
+    // SAFETY: the descriptor is owned and given away here.
+    unsafe { glommio::net::UnixStream::from_raw_fd(stream.into_raw_fd()) }
 }
 
 /// An eventfd on which the executor can sleep.

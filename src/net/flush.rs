@@ -90,8 +90,9 @@ impl Core {
             self.shard.outboxes.block(session);
         }
         self.shard.counters.sent_frames += self.shard.outboxes.advance(session, taken) as u64;
+        self.drained(at, session);
         if !full {
-            return self.drained(at, session);
+            return;
         }
         match -result {
             error if result < 0 && !matches!(error, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => {
@@ -112,19 +113,20 @@ impl Core {
         }
     }
 
-    /// A connection has taken everything so far offered to it in this batch.
+    /// A connection has taken something.
     fn drained(&mut self, at: crate::base::ids::SlotRef, session: u32) {
-        let waits = self.shard.outboxes.bytes(session);
+        let outboxes = &self.shard.outboxes;
+        let (answers, is_empty) = (outboxes.answers(session), outboxes.is_empty(session));
         let conn = &mut self.conns[at.slot];
         match conn.role {
             // A client that had to read its answers first is heard again.
             Role::WebSocket { session, .. }
-                if conn.paused && waits <= self.options.outbox_bytes_max / 2 && !self.shard.is_busy(session) =>
+                if conn.paused && answers <= self.options.outbox_bytes_max / 2 && !self.shard.is_busy(session) =>
             {
                 conn.paused = false;
                 self.queue(at);
             }
-            Role::Closing { peer_closed: true, .. } if waits == 0 => self.linger(at),
+            Role::Closing { peer_closed: true, .. } if is_empty => self.linger(at),
             _ => {}
         }
     }

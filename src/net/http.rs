@@ -7,11 +7,13 @@
 use super::conn::{Conn, Role};
 use super::core::Core;
 use super::{Endpoint, conn, sys};
-use crate::base::counters;
+use crate::base::counters::{self, limits};
 use crate::base::ids::{CoreId, SlotRef, SocketId};
 use crate::proto::engineio::{self, Refusal};
 use crate::proto::http::{self, Body, BodyError, BodyLength, BodyStep, Connection, Head, HeadStep, Response};
 use crate::proto::ws;
+use crate::session::admission::Place;
+use crate::session::identity::Bearer;
 use crate::shard::{Handshake, Posted};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
@@ -22,12 +24,12 @@ use std::time::SystemTime;
 const PACKETS_PER_TURN: usize = 16;
 /// Beyond this, responses that were not read hold up further requests of the connection.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// What the reference server calls its payloads: browsers must not offer them for download.
 const PAYLOAD: &str = "text/plain; charset=UTF-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html";
-const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
+pub(super) const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
 
 /// A connection that speaks HTTP.
 #[derive(Debug, Default)]
@@ -78,11 +80,11 @@ struct Waiting {
 
 /// How a response is given, whatever it says.
 #[derive(Debug)]
-struct Manner {
+pub(super) struct Manner {
     /// Header lines that let pages of other origins read it.
-    cors: Box<str>,
-    connection: Connection,
-    head_only: bool,
+    pub(super) cors: Box<str>,
+    pub(super) connection: Connection,
+    pub(super) head_only: bool,
     /// The client wants a WebSocket.
     is_upgrade: bool,
 }
@@ -123,7 +125,9 @@ enum Wish {
 #[derive(Debug)]
 struct Opening {
     endpoint: usize,
+    /// Without tokens.
     query: Box<str>,
+    bearer: Option<Bearer>,
     ip: IpAddr,
     /// Present if a WebSocket carries the session from the start.
     upgrade: Option<http::Upgrade>,
@@ -140,13 +144,23 @@ enum What {
     Nothing,
 }
 
-/// A connection on its way to the core of its session, with what was read from it.
+/// A connection on its way to another core.
 #[derive(Debug)]
-pub struct HandOver {
+pub enum HandOver {
+    /// A client's, to the core of its session.
+    Client(HandedOver),
+    /// A publisher's of this host, to the core whose turn it is.
+    Neighbour(TcpStream),
+}
+
+/// A client's connection with what was read from it.
+#[derive(Debug)]
+pub struct HandedOver {
     stream: TcpStream,
     http: Box<Http>,
     rest: Option<Box<conn::Inbox>>,
     stamped: bool,
+    place: Option<Box<Place>>,
 }
 
 impl Wish {
@@ -341,10 +355,11 @@ impl Core {
             let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
             let peer = self.conns[at.slot].stream.peer_addr().map_or(unknown, |address| address.ip());
             let ip = self.options.trusted_proxies.client_ip(peer, head);
-            Wish::Open(Box::new(Opening { endpoint, query: head.query.into(), ip, upgrade }))
+            let (query, bearer) = self.bearer(head);
+            Wish::Open(Box::new(Opening { endpoint, query, bearer, ip, upgrade }))
         };
         if !self.options.endpoints[endpoint].kind.is_engine_io() {
-            return http::websocket_upgrade(head).map(|upgrade| opening(Some(upgrade)));
+            return self.upgrade(head).map(|upgrade| opening(Some(upgrade)));
         }
         if head.method == "OPTIONS" && !is_upgrade && self.options.cors.is_enabled() {
             let requested = head.header("access-control-request-headers");
@@ -361,7 +376,7 @@ impl Core {
             let Some(sid) = SocketId::parse(&sid) else { return Ok(Wish::Refused(Refusal::UnknownSid)) };
             let what = match (head.method, over_websocket, is_upgrade) {
                 _ if parameter("EIO").as_deref() != Some("4") => What::Nothing,
-                (_, true, true) => What::TakeOver(http::websocket_upgrade(head)?),
+                (_, true, true) => What::TakeOver(self.upgrade(head)?),
                 ("GET", false, false) => What::Poll,
                 ("POST", false, false) => {
                     What::Post { is_binary: head.header("content-type") == Some(b"application/octet-stream") }
@@ -377,10 +392,30 @@ impl Core {
         } else if parameter("EIO").as_deref() != Some("4") {
             Wish::Refused(Refusal::UnsupportedProtocolVersion)
         } else if is_upgrade {
-            opening(Some(http::websocket_upgrade(head)?))
+            opening(Some(self.upgrade(head)?))
         } else {
             opening(None)
         })
+    }
+
+    /// The client's wish to speak WebSocket, if it may have one.
+    fn upgrade(&self, head: &Head<'_, '_>) -> Result<http::Upgrade, http::HeadError> {
+        let upgrade = http::websocket_upgrade(head)?;
+        let is_allowed = self.options.cors.allows_websocket(head.values("origin"), head.header("host"));
+        if is_allowed { Ok(upgrade) } else { Err(http::HeadError::Origin) }
+    }
+
+    /// The query of a handshake without its tokens, and the token that the request has.
+    fn bearer(&self, head: &Head<'_, '_>) -> (Box<str>, Option<Bearer>) {
+        let Some(identity) = self.shard.identity() else { return (head.query.into(), None) };
+        // Browsers send cookies along with what any page asks for: they speak for their owner only if the page is ours
+        // or of an origin that may use them.
+        let cookies_count = head.header("origin").is_none_or(|origin| {
+            let host = head.header("host").unwrap_or_default();
+            let own = origin.splitn(2, |byte| *byte == b'/').nth(1).and_then(|rest| rest.strip_prefix(b"/"));
+            own.is_some_and(|own| own.eq_ignore_ascii_case(host)) || self.options.cors.shares_cookies_with(origin)
+        });
+        (identity.without_tokens(head.query).into(), identity.of_request(head, cookies_count))
     }
 
     /// A request is whole: it is served when the reads of this turn are done.
@@ -553,15 +588,21 @@ impl Core {
 
     /// Begins a session.
     fn open(&mut self, at: SlotRef, opening: Opening, manner: Manner) {
-        let Opening { endpoint, query, ip, upgrade } = opening;
+        let Opening { endpoint, query, bearer, ip, upgrade } = opening;
         let Endpoint { kind, message_bytes_max, .. } = self.options.endpoints[endpoint];
+        let place = match self.admit_session(at, ip) {
+            Ok(place) => place,
+            Err(denied) => return self.deny(at, denied, &manner),
+        };
         if let Some(upgrade) = &upgrade
             && !self.write_upgrade(at, upgrade)
         {
             return;
         }
-        let handshake = Handshake { kind, polls: upgrade.is_none(), query: &query, ip, message_bytes_max };
+        let (polls, bearer) = (upgrade.is_none(), bearer.as_ref());
+        let handshake = Handshake { kind, polls, query: &query, bearer, ip, message_bytes_max };
         let session = self.shard.open(at, handshake, self.now);
+        self.shard.hold(session, place);
         if upgrade.is_some() {
             self.become_websocket(at, Role::WebSocket { session, decoder: ws::Decoder::new(), message_bytes_max });
             // A raw session's first joins come before its first message.
@@ -691,18 +732,18 @@ impl Core {
         let Role::Http(http) = &mut conn.role else { unreachable!("it speaks HTTP") };
         let label = match http.phase {
             Phase::Head if conn.inbox.is_none() => {
-                self.shard.counters.count(counters::HTTP_REFUSED, "handshake_timeout");
+                self.shard.counters.count(counters::HTTP_REFUSED, limits::HANDSHAKE_TIMEOUT);
                 let label = if http.served { "" } else { "handshake timeout" };
                 return self.finish(at, label);
             }
-            Phase::Head => "handshake_timeout",
+            Phase::Head => limits::HANDSHAKE_TIMEOUT,
             Phase::Body => {
                 let session = http.posts_to();
                 http.request = None;
                 if let Some(session) = session {
                     self.shard.post_aborted(session, at);
                 }
-                "body_timeout"
+                limits::BODY_TIMEOUT
             }
             Phase::Idle | Phase::Serving => return self.finish(at, ""),
         };
@@ -802,7 +843,7 @@ impl Core {
     }
 
     /// Gives a response, behind the poll that waits if there is one.
-    fn answer(&mut self, at: SlotRef, response: &Response<'_>) {
+    pub(super) fn answer(&mut self, at: SlotRef, response: &Response<'_>) {
         let ends = response.connection == Connection::Close || self.drain.is_some();
         self.look_at_the_date();
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
@@ -817,7 +858,7 @@ impl Core {
     }
 
     /// Brings the time for responses up to date.
-    fn look_at_the_date(&mut self) {
+    pub(super) fn look_at_the_date(&mut self) {
         let now = SystemTime::now();
         let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if self.date.0 != second {
@@ -887,8 +928,8 @@ impl Core {
             unreachable!("it speaks HTTP")
         };
         http.request = Some(Box::new(request));
-        let (rest, stamped) = (conn.inbox.take(), conn.stamped);
-        self.handovers.send(home, HandOver { stream, http, rest, stamped });
+        let (rest, stamped, place) = (conn.inbox.take(), conn.stamped, conn.place.take());
+        self.handovers.send(home, HandOver::Client(HandedOver { stream, http, rest, stamped, place }));
         self.shard.counters.connections -= 1;
         self.shard.counters.handed_over += 1;
         self.let_go(at);
@@ -897,14 +938,21 @@ impl Core {
     /// Takes in the connections that other cores have sent. True if there were any.
     pub(super) fn take_in(&mut self) -> bool {
         let mut any = false;
-        while let Some((_, HandOver { stream, http, rest, stamped })) = self.handovers.receive() {
+        while let Some((_, handover)) = self.handovers.receive() {
             any = true;
+            let HandedOver { stream, http, rest, stamped, place } = match handover {
+                HandOver::Client(client) => client,
+                HandOver::Neighbour(stream) => {
+                    self.take_neighbour(stream);
+                    continue;
+                }
+            };
             let mut conn = Conn::new(stream, Role::Http(http));
             conn.inbox = rest;
             conn.stamped = stamped;
+            conn.place = place;
             let at = self.conns.insert(conn);
-            self.ring.poll_read(&self.conns[at.slot].stream, at);
-            self.conns[at.slot].polls_read = true;
+            self.watch_new(at);
             self.shard.counters.connections += 1;
             self.requests.push_back(at);
         }

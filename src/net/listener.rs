@@ -1,8 +1,14 @@
-//! Listening sockets: one per core on the same port, so that the kernel spreads connections over cores.
+//! Listening sockets: one per core on the same port, so that the kernel spreads connections over cores; and a Unix
+//! socket, which one core listens on.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::io;
+use std::fs::{self, Permissions};
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Binds `cores` listeners to `address`; port 0 picks a free port, the same for all.
 ///
@@ -18,6 +24,11 @@ pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
+/// A dead process's listeners are gone after this, even on a busy machine.
+const CUT_OFF: Duration = Duration::from_secs(1);
+/// Times that a listener may cut us off and still be there.
+const TRIES: usize = 10;
+
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -31,4 +42,114 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     // The kernel cuts it to net.core.somaxconn.
     socket.listen(i32::MAX)?;
     Ok(socket.into())
+}
+
+/// The file of a Unix socket that we listen on. Dropped, it is removed, unless another one has taken its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: whether it is still ours.
+    identity: (u64, u64),
+}
+
+/// Listens on a Unix socket at `path` with the file mode `mode`. A file that a dead process has left there is replaced.
+/// The listener is a Unix socket in spite of its type; see [`Extra`](super::Extra).
+///
+/// # Errors
+/// Another process listens there, something else than a socket is there, or the folder lets us make none.
+pub fn bind_unix(path: &Path, mode: u32) -> io::Result<(TcpListener, SocketFile)> {
+    let address = SockAddr::unix(path)?;
+    if let Ok(metadata) = fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+        }
+        if somebody_listens(&address)? {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
+        }
+        fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address)?;
+    let identity = identity_of(path)?;
+    let file = SocketFile { path: path.to_owned(), identity };
+    // Nobody can connect before `listen`: there is no moment at which others may.
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    socket.listen(i32::MAX)?;
+    Ok((OwnedFd::from(socket).into(), file))
+}
+
+/// The kernel takes a moment to take down the `io_uring`s of a process that has died, and its listeners with them: so
+/// long one can still connect, and is cut off then. One that lives does not cut off.
+fn somebody_listens(address: &SockAddr) -> io::Result<bool> {
+    for _ in 0..TRIES {
+        let mut probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // One whose backlog is full must not hold us up.
+        probe.set_nonblocking(true)?;
+        match probe.connect(address) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            // It is busy, or not for us to connect to.
+            Err(_) => return Ok(true),
+        }
+        probe.set_nonblocking(false)?;
+        probe.set_read_timeout(Some(CUT_OFF))?;
+        match probe.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            _ => return Ok(true),
+        }
+    }
+    Ok(true)
+}
+
+fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity_of(&self.path).is_ok_and(|identity| identity == self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove the publishers' socket");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = std::env::temp_dir().join(format!("roomcast-listener-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("socket");
+        for mode in [0o600, 0o660, 0o666] {
+            let (_listener, _file) = bind_unix(&path, mode).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode);
+            UnixStream::connect(&path).unwrap();
+        }
+        let live = bind_unix(&path, 0o600).unwrap();
+        assert_eq!(bind_unix(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(live);
+        assert!(!path.exists(), "the file goes with the listener");
+        // Nobody removes this one's file.
+        drop(UnixListener::bind(&path).unwrap());
+        let (listener, file) = bind_unix(&path, 0o600).unwrap();
+        // A successor's is not ours to remove.
+        fs::remove_file(&path).unwrap();
+        let successor = UnixListener::bind(&path).unwrap();
+        drop((listener, file));
+        UnixStream::connect(&path).unwrap();
+        drop(successor);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        assert_eq!(bind_unix(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -1,5 +1,6 @@
 //! The data plane: one loop per core that moves bytes between sockets and the shard. Does not know rooms or rules.
 
+mod admit;
 mod client;
 mod conn;
 mod core;
@@ -8,13 +9,15 @@ mod flush;
 mod http;
 pub mod listener;
 mod order;
+mod published;
 mod ring;
 pub mod sys;
 pub mod wake;
 
-pub use self::core::{Core, DrainProgress, Setup, Shared};
-pub use self::http::HandOver;
+pub use self::core::{Core, DrainProgress, Extra, Setup, Shared};
+pub use self::http::{HandOver, HandedOver};
 pub use self::order::Horizons;
+pub use self::published::Published;
 
 use crate::proto::cors::Cors;
 use crate::proto::forwarded::TrustedProxies;
@@ -37,7 +40,7 @@ pub struct Options {
     pub cors: Cors,
     /// Whose word about a client's address counts.
     pub trusted_proxies: TrustedProxies,
-    /// While this much waits for a client, no more of its messages are read.
+    /// While half of this waits for a client in answers to it, no more of its messages are read.
     pub outbox_bytes_max: u32,
     /// From the signal to stop until all connections are closed.
     pub drain_ms_max: u64,

@@ -1,37 +1,42 @@
-//! The operators' port: `/metrics` and `/health` over HTTP/1.1. Low rate, on an executor of its own, so that rendering
-//! metrics delays no client.
+//! Connections on the operators' port, HTTP/1.1. Low rate, on an executor of its own, so that rendering metrics delays
+//! no client. Does not know what there is to be asked for.
 
-use super::metrics::Exporter;
-use crate::proto::http::{self, Connection, Head, HeadStep, Response};
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use super::clerk::Clerk;
+use super::reply::Reply;
+use super::site::{Facts, Plan, Site};
+use crate::net::executor;
+use crate::proto::http::{self, Body, BodyLength, BodyStep, Connection, HeadStep, Response};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use glommio::net::{TcpListener, TcpStream};
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-/// Connections at a time; more than any number of scrapers needs.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections at a time; more than any number of scrapers and backends needs.
+const CONNECTIONS_MAX: usize = 256;
 const HEAD_BYTES_MAX: usize = 8192;
 /// A silent connection is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
+/// What follows a refused request is thrown away, so that the answer is not lost to a reset: for so long between two
+/// reads, and so much.
+const DISCARD: Duration = Duration::from_secs(1);
+const DISCARDED_BYTES_MAX: usize = 16 << 20;
+const READ_BYTES: usize = 16 << 10;
 
-/// What the port tells about.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// The metrics.
-    pub exporter: Exporter,
-    /// Set once the process stops.
-    pub draining: Arc<AtomicBool>,
-    /// When it started.
-    pub started: Instant,
-}
-
-/// Listens at `address` until the process ends. `ready` gets the address that was bound, or why none was.
-pub async fn serve(address: SocketAddr, facts: Facts, ready: impl FnOnce(Result<SocketAddr, String>)) {
-    let bound = TcpListener::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+/// Listens at `address` until the process ends. `cores` is a publisher's connection for the HTTP API. `ready` gets the
+/// address that was bound, or why none was.
+pub async fn serve(
+    address: SocketAddr,
+    facts: Facts,
+    cores: UnixStream,
+    ready: impl FnOnce(Result<SocketAddr, String>),
+) {
+    let clerk = Rc::new(Clerk::default());
+    let bound = converse(cores, &clerk)
+        .and_then(|()| Ok(TcpListener::bind(address)?))
+        .and_then(|listener| Ok((listener.local_addr()?, listener)));
     let listener = match bound {
         Ok((address, listener)) => {
             ready(Ok(address));
@@ -39,14 +44,15 @@ pub async fn serve(address: SocketAddr, facts: Facts, ready: impl FnOnce(Result<
         }
         Err(error) => return ready(Err(format!("cannot listen for operators on {address} (ops.listen): {error}"))),
     };
+    let site = Rc::new(Site::new(facts, clerk));
     let connections = Rc::new(Cell::new(0));
     loop {
         match listener.accept().await {
             Ok(stream) if connections.get() < CONNECTIONS_MAX => {
                 connections.set(connections.get() + 1);
-                let (facts, connections) = (facts.clone(), connections.clone());
+                let (site, connections) = (site.clone(), connections.clone());
                 glommio::spawn_local(async move {
-                    if let Err(error) = connection(stream, &facts).await {
+                    if let Err(error) = connection(stream, &site).await {
                         tracing::debug!(%error, "an operator's connection ended");
                     }
                     connections.set(connections.get() - 1);
@@ -63,78 +69,166 @@ pub async fn serve(address: SocketAddr, facts: Facts, ready: impl FnOnce(Result<
     }
 }
 
-async fn connection(mut stream: TcpStream, facts: &Facts) -> std::io::Result<()> {
+/// Moves lines and receipts between the clerk and the cores, until these end.
+fn converse(cores: UnixStream, clerk: &Rc<Clerk>) -> std::io::Result<()> {
+    let (mut reader, mut writer) = (executor::adopt(cores.try_clone()?), executor::adopt(cores));
+    let (reading, writing) = (clerk.clone(), clerk.clone());
+    glommio::spawn_local(async move {
+        let mut chunk = vec![0; READ_BYTES];
+        while let Ok(bytes @ 1..) = reader.read(&mut chunk).await {
+            reading.received(&chunk[..bytes]);
+        }
+        reading.close();
+    })
+    .detach();
+    glommio::spawn_local(async move {
+        while let Some(lines) = future::poll_fn(|context| writing.poll_lines(context)).await {
+            if writer.write_all(&lines).await.is_err() {
+                break;
+            }
+        }
+        writing.close();
+    })
+    .detach();
+    Ok(())
+}
+
+/// What a request's head leads to.
+enum Begun {
+    /// An answer; unless the connection ends, no body follows.
+    Refused(Reply),
+    /// A body, and then an answer.
+    Planned { plan: Plan, body: Body, expects_continue: bool },
+}
+
+/// How the answer is sent.
+#[derive(Clone, Copy)]
+struct Manner {
+    connection: Connection,
+    head_only: bool,
+}
+
+async fn connection(mut stream: TcpStream, site: &Site) -> std::io::Result<()> {
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_write_timeout(Some(IDLE))?;
     let mut buffer = Vec::new();
-    let mut chunk = [0; 2048];
     loop {
-        let mut response = Vec::new();
-        let (consumed, go_on) = answer(&buffer, facts, &mut response);
-        if !response.is_empty() {
-            stream.write_all(&response).await?;
-        }
-        buffer.drain(..consumed);
-        if !go_on {
-            return stream.close().await;
-        }
-        if consumed == 0 {
-            let bytes = stream.read(&mut chunk).await?;
-            if bytes == 0 {
+        let Some((bytes, begun, mut manner)) = begin(&buffer, site) else {
+            if read_more(&mut stream, &mut buffer).await? == 0 {
                 return Ok(());
             }
-            buffer.extend_from_slice(&chunk[..bytes]);
+            continue;
+        };
+        buffer.drain(..bytes);
+        let reply = match begun {
+            Begun::Refused(reply) => reply,
+            Begun::Planned { plan, mut body, expects_continue } => {
+                if expects_continue && buffer.is_empty() && !body.is_complete() {
+                    stream.write_all(http::CONTINUE).await?;
+                }
+                match read_body(&mut stream, &mut buffer, &mut body).await? {
+                    Some(Ok(())) => site.serve(&plan, &body.into_bytes()).await,
+                    Some(Err(reply)) => {
+                        manner.connection = Connection::Close;
+                        reply
+                    }
+                    None => return Ok(()),
+                }
+            }
+        };
+        stream.write_all(&written(&reply, manner)).await?;
+        if manner.connection == Connection::Close {
+            return finish(stream).await;
         }
     }
 }
 
-/// Answers the request at the start of `buffer`, if it is whole. Returns its length and whether the connection goes on.
-fn answer(buffer: &[u8], facts: &Facts, response: &mut Vec<u8>) -> (usize, bool) {
+/// Reads the head at the start of `buffer`, if it is whole: its length, and what it leads to.
+fn begin(buffer: &[u8], site: &Site) -> Option<(usize, Begun, Manner)> {
     let mut headers = [httparse::EMPTY_HEADER; http::HEADERS_MAX];
-    match http::parse_head(buffer, &mut headers, HEAD_BYTES_MAX) {
-        Ok(HeadStep::Incomplete) => (0, true),
-        Ok(HeadStep::Complete { bytes, head }) => {
-            // No request here has a body; what follows one would be read as a request.
-            let connection = match http::body_length(&head) {
-                Ok(http::BodyLength::Bytes(0)) => head.connection(),
-                _ => Connection::Close,
-            };
-            route(&head, facts, response, connection);
-            (bytes, connection != Connection::Close)
+    let closing = Manner { connection: Connection::Close, head_only: false };
+    let bad = |error: http::HeadError| Reply {
+        headers: error.headers().to_vec(),
+        ..Reply::text(error.status(), error.to_string())
+    };
+    let (bytes, head) = match http::parse_head(buffer, &mut headers, HEAD_BYTES_MAX) {
+        Ok(HeadStep::Incomplete) => return None,
+        Ok(HeadStep::Complete { bytes, head }) => (bytes, head),
+        Err(error) => return Some((buffer.len(), Begun::Refused(bad(error)), closing)),
+    };
+    let head_only = head.method == "HEAD";
+    let manner = Manner { connection: head.connection(), head_only };
+    let length = match http::body_length(&head).and_then(|length| Ok((length, http::expects_continue(&head)?))) {
+        Ok(length) => length,
+        Err(error) => return Some((bytes, Begun::Refused(bad(error)), closing)),
+    };
+    let (length, expects_continue) = length;
+    // What follows an answer to a request whose body was not read would be taken for a request.
+    let refusing = match length {
+        BodyLength::Bytes(0) => manner,
+        _ => Manner { connection: Connection::Close, ..manner },
+    };
+    let begun = match site.begin(&head) {
+        Err(reply) => return Some((bytes, Begun::Refused(reply), refusing)),
+        Ok(plan) => match Body::new(length, plan.body_bytes_max) {
+            Ok(body) => Begun::Planned { plan, body, expects_continue },
+            Err(error) => return Some((bytes, Begun::Refused(refused_body(&error)), refusing)),
+        },
+    };
+    Some((bytes, begun, manner))
+}
+
+fn refused_body(error: &http::BodyError) -> Reply {
+    Reply::error(error.status(), &error.to_string())
+}
+
+/// Reads a request's body; `None` if the client ends within it.
+async fn read_body(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    body: &mut Body,
+) -> std::io::Result<Option<Result<(), Reply>>> {
+    loop {
+        match body.read(buffer) {
+            Ok(BodyStep::Complete { bytes }) => {
+                buffer.drain(..bytes);
+                return Ok(Some(Ok(())));
+            }
+            Ok(BodyStep::Incomplete) => buffer.clear(),
+            Err(error) => return Ok(Some(Err(refused_body(&error)))),
         }
-        Err(error) => {
-            let body = error.to_string();
-            let (headers, connection) = (error.headers(), Connection::Close);
-            Response { headers, connection, ..Response::new(error.status(), TEXT, body.as_bytes()) }.write(response);
-            (buffer.len(), false)
+        if read_more(stream, buffer).await? == 0 {
+            return Ok(None);
         }
     }
 }
 
-const TEXT: &str = "text/plain; charset=utf-8";
-/// Prometheus text exposition format 0.0.4.
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+async fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
+    let mut chunk = [0; READ_BYTES];
+    let bytes = stream.read(&mut chunk).await?;
+    buffer.extend_from_slice(&chunk[..bytes]);
+    Ok(bytes)
+}
 
-fn route(head: &Head<'_, '_>, facts: &Facts, response: &mut Vec<u8>, connection: Connection) {
-    let head_only = head.method == "HEAD";
+fn written(reply: &Reply, Manner { connection, head_only }: Manner) -> Vec<u8> {
+    metrics::counter!("roomcast_operator_requests_total", "status" => reply.status.to_string()).increment(1);
     let date = httpdate::fmt_http_date(SystemTime::now());
-    let mut body = |status: u16, kind: &str, body: &str, headers: &[(&str, &str)]| {
-        let plain = Response::new(status, kind, body.as_bytes());
-        Response { headers, date: &date, connection, head_only, ..plain }.write(response);
-    };
-    match (head.path, head.method) {
-        ("/metrics", "GET" | "HEAD") => body(200, METRICS, &facts.exporter.render(), &[]),
-        ("/health", "GET" | "HEAD") => {
-            let draining = facts.draining.load(Ordering::Relaxed);
-            let (status, word) = if draining { (503, "draining") } else { (200, "healthy") };
-            let uptime = facts.started.elapsed().as_secs();
-            let version = env!("CARGO_PKG_VERSION");
-            let text = format!(
-                r#"{{"status":"{word}","service":"roomcast","version":"{version}","uptime_seconds":{uptime}}}"#
-            );
-            body(status, "application/json", &text, &[]);
+    let plain = Response::new(reply.status, reply.kind, reply.body.as_bytes());
+    let mut out = Vec::new();
+    Response { headers: &reply.headers, date: &date, connection, head_only, ..plain }.write(&mut out);
+    out
+}
+
+/// Ends the connection: what the client still sends is thrown away until it has read the answer.
+async fn finish(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.shutdown(Shutdown::Write).await?;
+    stream.set_read_timeout(Some(DISCARD))?;
+    let (mut chunk, mut discarded) = (vec![0; READ_BYTES], 0);
+    while discarded < DISCARDED_BYTES_MAX {
+        match stream.read(&mut chunk).await {
+            Ok(bytes @ 1..) => discarded += bytes,
+            _ => break,
         }
-        ("/metrics" | "/health", _) => body(405, TEXT, "Use GET.\n", &[("Allow", "GET, HEAD")]),
-        _ => body(404, TEXT, "There are /metrics and /health here.\n", &[]),
     }
+    stream.close().await
 }

@@ -1,6 +1,6 @@
 //! Publishes the cores' counters to Prometheus. Each core keeps its handles, so that publishing is a store per number.
 
-use crate::base::counters::{BY_REASON, Counters};
+use crate::base::counters::{BY_REASON, BY_ROOMS, Counters};
 use crate::shard::Shard;
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -28,9 +28,13 @@ impl Exporter {
                 metrics::describe_counter!(metric.name, metric.help);
             }
         }
-        for (name, help) in BY_REASON {
+        for (name, help) in BY_REASON.iter().chain(BY_ROOMS) {
             metrics::describe_counter!(*name, *help);
         }
+        metrics::describe_counter!(
+            "roomcast_operator_requests_total",
+            "HTTP requests on the operators' port, the API's included, by status."
+        );
         metrics::describe_gauge!("roomcast_info", "Always 1; its labels tell the version.");
         metrics::gauge!("roomcast_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         metrics::describe_gauge!("process_resident_memory_bytes", "Memory of the process that is in RAM.");
@@ -52,6 +56,8 @@ pub struct CoreMetrics {
     core: String,
     handles: Vec<Handle>,
     by_reason: HashMap<(&'static str, &'static str), Counter>,
+    /// In the order of the shard's, which only grows.
+    by_rooms: Vec<Counter>,
     values: Vec<u64>,
 }
 
@@ -75,7 +81,7 @@ impl CoreMetrics {
                 }
             })
             .collect();
-        CoreMetrics { core, handles, by_reason: HashMap::new(), values: Vec::new() }
+        CoreMetrics { core, handles, by_reason: HashMap::new(), by_rooms: Vec::new(), values: Vec::new() }
     }
 
     /// Publishes the core's present numbers.
@@ -92,6 +98,14 @@ impl CoreMetrics {
                 .entry((metric, reason))
                 .or_insert_with(|| metrics::counter!(*metric, "core" => self.core.clone(), "reason" => *reason))
                 .absolute(*count);
+        }
+        for (index, (metric, outcome, rooms, count)) in shard.counters.by_rooms.iter().enumerate() {
+            if index == self.by_rooms.len() {
+                let labels =
+                    [("core", self.core.clone()), ("outcome", (*outcome).to_owned()), ("rooms", rooms.to_string())];
+                self.by_rooms.push(metrics::counter!(*metric, &labels));
+            }
+            self.by_rooms[index].absolute(*count);
         }
     }
 }

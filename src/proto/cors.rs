@@ -17,6 +17,8 @@ pub struct Options {
     pub headers: Vec<String>,
     /// How long browsers may remember a preflight's answer.
     pub max_age_s: Option<u32>,
+    /// True: only pages of these origins, and of the server's own, may open WebSockets, unless none are listed.
+    pub check_websockets: bool,
 }
 
 /// [`Options`], ready to be asked. The default allows nothing and says nothing.
@@ -26,6 +28,7 @@ pub struct Cors {
     credentials: bool,
     headers: String,
     max_age_s: Option<u32>,
+    check_websockets: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -104,14 +107,34 @@ impl Cors {
             (false, true) => Origins::Off,
             (false, false) => Origins::Listed(patterns.into()),
         };
-        let (credentials, headers, max_age_s) = (options.credentials, options.headers.join(","), options.max_age_s);
-        Ok(Cors { origins, credentials, headers, max_age_s })
+        let Options { credentials, max_age_s, check_websockets, .. } = *options;
+        Ok(Cors { origins, credentials, headers: options.headers.join(","), max_age_s, check_websockets })
     }
 
     /// False if no origins are listed: an OPTIONS request is a request like any other then.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         !matches!(self.origins, Origins::Off)
+    }
+
+    /// True if a WebSocket may be opened by a request with these `Origin`s and this `Host`. Browsers let every page
+    /// open one, with its visitor's cookies, and leave it to the server to look; programs send no `Origin`. A page of
+    /// the server's own host is none of another origin, whatever the scheme: a proxy may have taken TLS off.
+    #[must_use]
+    pub fn allows_websocket<'a>(&self, mut origins: impl Iterator<Item = &'a [u8]>, host: Option<&[u8]>) -> bool {
+        let Origins::Listed(patterns) = &self.origins else { return true };
+        let is_allowed = |origin: &[u8]| {
+            let Some(origin) = text_of(origin, |byte| byte.is_ascii_graphic()) else { return false };
+            let host = host.and_then(|host| text_of(host, |byte| byte.is_ascii_graphic()));
+            patterns.iter().any(|pattern| pattern.matches(origin)) || host.is_some_and(|host| is_of(origin, host))
+        };
+        !self.check_websockets || origins.all(is_allowed)
+    }
+
+    /// True if pages of this origin may send cookies along and read what they get for them.
+    #[must_use]
+    pub fn shares_cookies_with(&self, origin: &[u8]) -> bool {
+        self.credentials && self.origin_lines(Some(origin), "", &mut String::new())
     }
 
     /// The header lines of a response to a request with this `Origin`, each ended by `\r\n`.
@@ -184,6 +207,20 @@ fn line(lines: &mut String, name: &str, value: &str) {
 fn text_of(value: &[u8], allowed: impl Fn(u8) -> bool) -> Option<&str> {
     let is_good = !value.is_empty() && value.iter().all(|byte| byte.is_ascii() && allowed(*byte));
     if is_good { std::str::from_utf8(value).ok() } else { None }
+}
+
+/// True for the origin of pages that come from `host`, which is written as in a `Host` header.
+fn is_of(origin: &str, host: &str) -> bool {
+    let authority = format!("host://{host}");
+    let (Some((scheme, page, page_port)), Some((_, host, port))) = (split(origin), split(&authority)) else {
+        return false;
+    };
+    let usual = match scheme {
+        "http" => "80",
+        "https" => "443",
+        _ => return false,
+    };
+    page.eq_ignore_ascii_case(host) && page_port.unwrap_or(usual) == port.unwrap_or(usual)
 }
 
 /// What a `*` in a host stands for.
@@ -503,6 +540,52 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn pages_that_may_open_websockets() {
+        let asked = |origins: &[&str], check_websockets, sent: &[&str], host: Option<&str>| {
+            let cors = Cors::new(&Options { check_websockets, ..options(origins) }).unwrap();
+            cors.allows_websocket(sent.iter().map(|origin| origin.as_bytes()), host.map(str::as_bytes))
+        };
+        let (listed, host) =
+            (&["https://app.example", "https://*.example.com", "http://localhost:*"][..], "ws.example");
+        for (sent, host, expected) in [
+            // No browser, or no page.
+            (&[][..], host, true),
+            (&["https://app.example"], host, true),
+            (&["https://a.example.com"], host, true),
+            (&["http://localhost:5173"], host, true),
+            (&["https://evil.example"], host, false),
+            (&["https://app.example.evil.example"], host, false),
+            (&["http://app.example"], host, false),
+            (&["null"], host, false),
+            (&[""], host, false),
+            (&["https://app.example\u{e9}"], host, false),
+            (&["https://app.example", "https://app.example"], host, true),
+            (&["https://app.example", "https://evil.example"], host, false),
+            // The server's own pages.
+            (&["https://ws.example"], host, true),
+            (&["http://WS.example"], host, true),
+            (&["https://ws.example"], "ws.example:443", true),
+            (&["http://ws.example"], "ws.example:80", true),
+            (&["http://ws.example:8080"], "ws.example:8080", true),
+            (&["http://[::1]:3000"], "[::1]:3000", true),
+            (&["https://ws.example"], "ws.example:80", false),
+            (&["https://ws.example:8443"], host, false),
+            (&["https://ws.example"], "ws.example.evil", false),
+            (&["https://evil.ws.example"], host, false),
+            (&["file://ws.example"], host, false),
+            (&["null"], "null", false),
+            (&[""], "", false),
+        ] {
+            assert_eq!(asked(listed, true, sent, Some(host)), expected, "{sent:?} to {host}");
+            // Nobody is asked.
+            for (origins, check) in [(listed, false), (&[][..], true), (&["*"][..], true)] {
+                assert!(asked(origins, check, sent, Some(host)), "{sent:?} to {host}, {origins:?}");
+            }
+        }
+        assert!(asked(&["null"], true, &["null"], None) && !asked(listed, true, &["https://ws.example"], None));
     }
 
     #[test]

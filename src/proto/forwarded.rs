@@ -73,7 +73,9 @@ impl TrustedProxies {
         client
     }
 
-    fn trusts(&self, ip: IpAddr) -> bool {
+    /// True if what `ip` says about its client counts. IPv4 addresses in their own form.
+    #[must_use]
+    pub fn trusts(&self, ip: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 }

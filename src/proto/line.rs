@@ -6,6 +6,8 @@
 //! exception is asked for by `"binary":true`, which takes `{"_base64":"…"}` out as attachments; in receipts the binary
 //! parts of clients' answers come back in the same form.
 
+pub mod query;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
@@ -69,6 +71,13 @@ pub enum Request<'a> {
     Emit(Emit<'a>),
     /// Change who is where.
     Op(Op),
+    /// Tell what there is.
+    Query(query::Query),
+    /// Hear what the lines after it may need.
+    Auth {
+        /// What the publisher must know.
+        token: Cow<'a, str>,
+    },
 }
 
 /// An event to send.
@@ -131,7 +140,8 @@ pub struct LineError {
     /// A sentence for the publisher's developer.
     pub message: String,
     /// The reason's label in the metrics: `json`, `shape`, or the key at fault as `key` (unknown, twice, or out of
-    /// place), `id`, `namespace`, `op`, `event`, `room`, `data`, `binary`, `close`, `event_key`, `volatile`, `ack`.
+    /// place), `id`, `namespace`, `op`, `event`, `room`, `data`, `binary`, `close`, `event_key`, `volatile`, `ack`,
+    /// `query`, `auth`.
     pub label: &'static str,
 }
 
@@ -177,6 +187,8 @@ impl Parser {
 /// What was done for a line with an `id`.
 #[derive(Clone, Copy, Debug)]
 pub enum Receipt<'a> {
+    /// What it asked for, and there is no more to say.
+    Done,
     /// An event for one room or for the whole namespace took this place in the room's order.
     Offset(Offset),
     /// An event for several rooms took these places, in the line's order.
@@ -256,17 +268,18 @@ pub fn put_attachments(args_json: &str, attachments: &[Box<[u8]>]) -> Box<str> {
 pub fn write_receipt(out: &mut Vec<u8>, id: &str, receipt: Receipt<'_>, acks: Option<&Acks>) {
     out.extend_from_slice(b"{\"id\":");
     out.extend_from_slice(id.as_bytes());
-    out.extend_from_slice(b",\"ok\":true,");
+    out.extend_from_slice(b",\"ok\":true");
     match receipt {
-        Receipt::Offset(offset) => number(out, "\"offset\":", offset.0),
+        Receipt::Done => {}
+        Receipt::Offset(offset) => number(out, ",\"offset\":", offset.0),
         Receipt::Sockets { applied, refused } => {
-            number(out, "\"sockets\":", applied);
+            number(out, ",\"sockets\":", applied);
             if refused > 0 {
                 number(out, ",\"refused\":", refused);
             }
         }
         Receipt::Offsets(offsets) => {
-            out.extend_from_slice(b"\"offsets\":{");
+            out.extend_from_slice(b",\"offsets\":{");
             for (i, (room, offset)) in offsets.iter().enumerate() {
                 if i > 0 {
                     out.push(b',');
@@ -349,20 +362,30 @@ fn read<'a>(text: &'a str, limits: &Limits) -> Result<Line<'a>, Refusal> {
         Some("join") => Request::Op(read_membership("join", OpKind::Join, &fields, limits)?),
         Some("leave") => Request::Op(read_membership("leave", OpKind::Leave, &fields, limits)?),
         Some("disconnect") => Request::Op(read_disconnect(&fields, limits)?),
+        Some(op @ ("stats" | "rooms" | "room" | "socket")) => Request::Query(query::read(op, &fields, limits)?),
+        Some("auth") => Request::Auth { token: read_token(&fields)? },
         Some(other) => {
-            let hint = did_you_mean(other, &["emit", "join", "leave", "disconnect"], &[]);
-            let known = "; the ops are \"emit\", \"join\", \"leave\" and \"disconnect\"";
-            return refuse(
-                "op",
-                format!("unknown op {}{}", quoted(other), if hint.is_empty() { known } else { &hint }),
-            );
+            let hint = did_you_mean(other, &OPS, &[]);
+            let known = format!("; the ops are {}", OPS.join(", "));
+            return refuse("op", format!("unknown op {}{}", quoted(other), if hint.is_empty() { known } else { hint }));
         }
     };
     Ok(Line { id, namespace, request })
 }
 
+const OPS: [&str; 9] = ["emit", "join", "leave", "disconnect", "stats", "rooms", "room", "socket", "auth"];
+
+fn read_token<'a>(fields: &Fields<'a>) -> Result<Cow<'a, str>, Refusal> {
+    query::only("auth", fields, &["token"])?;
+    match (fields.token, fields.ns) {
+        (Some(token), None) => string("auth", "token", token),
+        (_, Some(_)) => refuse("key", "\"ns\" does not belong to \"op\":\"auth\"; leave it out"),
+        (None, None) => refuse("auth", "\"op\":\"auth\" needs \"token\": what the server's ingest.token_file says"),
+    }
+}
+
 /// The values of a line's keys, as they were written.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Fields<'a> {
     id: Option<&'a str>,
     ns: Option<&'a str>,
@@ -379,11 +402,16 @@ struct Fields<'a> {
     key: Option<&'a str>,
     volatile: Option<&'a str>,
     ack: Option<&'a str>,
+    prefix: Option<&'a str>,
+    limit: Option<&'a str>,
+    after: Option<&'a str>,
+    sid: Option<&'a str>,
+    token: Option<&'a str>,
 }
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 20] = [
     "id", "ns", "op", "room", "rooms", "except", "event", "data", "args", "binary", "where", "close", "key",
-    "volatile", "ack",
+    "volatile", "ack", "prefix", "limit", "after", "sid", "token",
 ];
 
 /// Words that other systems use for our keys.
@@ -434,8 +462,26 @@ impl<'a> Fields<'a> {
             "key" => &mut self.key,
             "volatile" => &mut self.volatile,
             "ack" => &mut self.ack,
+            "prefix" => &mut self.prefix,
+            "limit" => &mut self.limit,
+            "after" => &mut self.after,
+            "sid" => &mut self.sid,
+            "token" => &mut self.token,
             _ => return None,
         })
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// Those that go with queries and `auth` only.
+    fn of_questions(&self) -> [(&'static str, Option<&'a str>); 5] {
+        [
+            ("prefix", self.prefix),
+            ("limit", self.limit),
+            ("after", self.after),
+            ("sid", self.sid),
+            ("token", self.token),
+        ]
     }
 }
 
@@ -475,6 +521,9 @@ fn read_emit<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<Emit<'a>, Refus
             let way_out = "it goes with \"op\": \"join\", \"leave\" or \"disconnect\"";
             return refuse("key", format!("{} does not belong to an event; {way_out}", quoted(key)));
         }
+    }
+    if let Some((key, _)) = fields.of_questions().iter().find(|(_, value)| value.is_some()) {
+        return refuse("key", format!("{} does not belong to an event; leave it out", quoted(key)));
     }
     let Some(name_json) = fields.event else {
         return refuse("event", "the line has no \"event\" to send and no \"op\" to carry out");
@@ -622,7 +671,7 @@ fn refuse_foreign_keys(op: &str, fields: &Fields<'_>, more: &[(&str, Option<&str
         ("volatile", fields.volatile),
         ("ack", fields.ack),
     ];
-    match events.iter().chain(more).find(|(_, value)| value.is_some()) {
+    match events.iter().chain(more).chain(&fields.of_questions()).find(|(_, value)| value.is_some()) {
         Some((key, _)) => refuse("key", format!("{} does not belong to \"op\":\"{op}\"; leave it out", quoted(key))),
         None => Ok(()),
     }
@@ -875,6 +924,8 @@ mod tests {
                 text +=
                     &format!(" {kind:?} of {} [{}]", target.as_ref().map_or("all", RoomName::as_str), names(&rooms));
             }
+            Request::Query(query) => text += &format!(" {query:?}"),
+            Request::Auth { token } => text += &format!(" auth {token}"),
         }
         text
     }
@@ -935,6 +986,16 @@ mod tests {
   / Disconnect { close: false } of a []
 {"op":"disconnect","where":{"all":true},"close":true,"id":"z"}
   "z" / Disconnect { close: true } of all []
+{"op":"auth","token":"a\u0062"}
+  / auth ab
+{"id":1,"op":"stats","ns":"/x"}
+  1 /x Stats
+{"id":1,"op":"rooms"}
+  1 / Rooms { prefix: "", after: "", limit: 100 }
+{"id":1,"op":"rooms","prefix":"a:","after":"a:7","limit":1000}
+  1 / Rooms { prefix: "a:", after: "a:7", limit: 1000 }
+{"id":1,"op":"socket","sid":"whatever"}
+  1 / Socket("whatever")
 "#;
 
     #[test]
@@ -1048,6 +1109,38 @@ mod tests {
 {"event":"e","volatile":"yes"}
   volatile: "volatile" must be true or false, not "yes"
 
+{"op":"auth"}
+  auth: "op":"auth" needs "token": what the server's ingest.token_file says
+{"op":"auth","token":7}
+  auth: "token" must be a string, not a number
+{"op":"auth","token":"t","ns":"/"}
+  key: "ns" does not belong to "op":"auth"; leave it out
+{"op":"auth","token":"t","room":"a"}
+  key: "room" does not belong to "op":"auth"; leave it out
+{"op":"stats"}
+  id: "op":"stats" needs an "id": the answer is the line's receipt
+{"op":"stats","id":1,"prefix":"a"}
+  key: "prefix" does not belong to "op":"stats"; leave it out
+{"op":"rooms","id":1,"limit":0}
+  query: "limit" must be an integer from 1 to 1000, not 0
+{"op":"rooms","id":1,"limit":1001}
+  query: "limit" must be an integer from 1 to 1000, not 1001
+{"op":"rooms","id":1,"limit":"7"}
+  query: "limit" must be an integer from 1 to 1000, not "7"
+{"op":"rooms","id":1,"after":null}
+  query: "after" must be a string, not null
+{"op":"rooms","id":1,"room":"a"}
+  key: "room" does not belong to "op":"rooms"; leave it out
+{"op":"room","id":1}
+  room: "op":"room" needs "room": the room's name
+{"op":"room","id":1,"room":""}
+  room: "room": the room name is empty; leave out "room" to reach the whole namespace
+{"op":"socket","id":1}
+  query: "op":"socket" needs "sid": the socket's id
+{"op":"join","where":{"all":true},"room":"a","limit":1}
+  key: "limit" does not belong to "op":"join"; leave it out
+{"event":"e","token":"t"}
+  key: "token" does not belong to an event; leave it out
 {"event":"e","key":""}
   event_key: "key" is empty; leave it out if the event is about nothing in particular
 {"event":"e","key":1.0}
@@ -1092,7 +1185,7 @@ mod tests {
 {"op":"jion","where":{"all":true}}
   op: unknown op "jion"; did you mean "join"?
 {"op":"publish"}
-  op: unknown op "publish"; the ops are "emit", "join", "leave" and "disconnect"
+  op: unknown op "publish"; the ops are emit, join, leave, disconnect, stats, rooms, room, socket, auth
 {"op":1}
   op: "op" must be a string, not a number
 {"op":"emit"}

@@ -2,6 +2,7 @@
 //!
 //! Members are kept in groups, one for each room and encoding, so that a delivery walks one array.
 
+use crate::base::class::SlowClass;
 use crate::base::frame::Encoding;
 use crate::base::ids::{Epoch, Offset, RoomKey, SlotRef};
 use crate::base::paged::PagedVec;
@@ -53,6 +54,7 @@ pub struct LocalRooms {
 struct Group {
     key: RoomKey,
     encoding: Encoding,
+    slow: SlowClass,
     /// The last offset that reached this core, with its order; `None` until the owner answered `Attach`.
     attached: Option<(Offset, Epoch)>,
     members: Vec<Member>,
@@ -87,15 +89,15 @@ impl LocalRooms {
     }
 
     /// Keeps the group of `key` and `encoding` alive until [`LocalRooms::join`] or [`LocalRooms::release`] gives the
-    /// hold back. Returns the group's slot.
-    pub fn hold(&mut self, key: &RoomKey, encoding: Encoding) -> (u32, Hold) {
+    /// hold back. `slow` says how the group's slow members are treated, if it is new. Returns the group's slot.
+    pub fn hold(&mut self, key: &RoomKey, encoding: Encoding, slow: impl FnOnce() -> SlowClass) -> (u32, Hold) {
         let same = |group: &Group| group.encoding == encoding && group.key == *key;
         if let Some(&slot) = self.index.find(key.hash, |&slot| same(&self.groups[slot])) {
             let group = &mut self.groups[slot];
             group.holds += 1;
             return (slot, if group.attached.is_some() { Hold::Ready } else { Hold::Waiting });
         }
-        let group = Group { key: key.clone(), encoding, attached: None, members: Vec::new(), holds: 1 };
+        let group = Group { key: key.clone(), encoding, slow: slow(), attached: None, members: Vec::new(), holds: 1 };
         let at = self.groups.insert(group);
         let groups = &self.groups;
         self.index.insert_unique(key.hash, at.slot, |&slot| groups[slot].key.hash);
@@ -200,6 +202,15 @@ impl LocalRooms {
         &self.groups.get(at).expect("the caller has just delivered to it").members
     }
 
+    /// How slow members of a group are treated.
+    ///
+    /// # Panics
+    /// If the group is gone.
+    #[must_use]
+    pub fn slow_class(&self, at: SlotRef) -> SlowClass {
+        self.groups.get(at).expect("the caller has just delivered to it").slow
+    }
+
     /// The members of every group of a room, whatever their encoding.
     pub fn members_of<'a>(&'a self, key: &'a RoomKey) -> impl Iterator<Item = Member> + 'a {
         self.index
@@ -207,6 +218,28 @@ impl LocalRooms {
             .map(|&slot| &self.groups[slot])
             .filter(move |group| group.key == *key)
             .flat_map(|group| group.members.iter().copied())
+    }
+
+    /// How many members the room has here, by [`Encoding::index`].
+    #[must_use]
+    pub fn count_of(&self, key: &RoomKey) -> [u32; Encoding::COUNT] {
+        let mut count = [0; Encoding::COUNT];
+        for group in self.index.iter_hash(key.hash).map(|&slot| &self.groups[slot]).filter(|group| group.key == *key) {
+            count[group.encoding.index()] += group.members.len() as u32;
+        }
+        count
+    }
+
+    /// For going through the groups step by step: `slots` is where [`LocalRooms::key_at`] ends.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.groups.slots()
+    }
+
+    /// The room of the group in this slot, if any.
+    #[must_use]
+    pub fn key_at(&self, slot: u32) -> Option<&RoomKey> {
+        self.groups.at(slot).map(|at| &self.groups[at.slot].key)
     }
 
     /// The rooms that the socket is in, in the order of joining as long as it has left none.
@@ -283,7 +316,7 @@ mod tests {
     }
 
     fn joined(rooms: &mut LocalRooms, key: &RoomKey, socket: u32) -> u32 {
-        let (slot, hold) = rooms.hold(key, Encoding::RawNested);
+        let (slot, hold) = rooms.hold(key, Encoding::RawNested, SlowClass::default);
         if let Hold::Attach(group) = hold {
             assert!(rooms.attached(group.group, Offset(0), Epoch(0)));
         }
@@ -322,7 +355,7 @@ mod tests {
         let a = key(&topology, "a");
         let mut rooms = LocalRooms::new();
         joined(&mut rooms, &a, 1);
-        let (slot, hold) = rooms.hold(&a, Encoding::RawNested);
+        let (slot, hold) = rooms.hold(&a, Encoding::RawNested, SlowClass::default);
         assert_eq!(hold, Hold::Ready);
         assert!(!rooms.join(slot, Member { session: 101, socket: 1 }));
         rooms.check();
@@ -334,9 +367,13 @@ mod tests {
         let topology = Topology::new(1, 1);
         let a = key(&topology, "a");
         let mut rooms = LocalRooms::new();
-        let (slot, Hold::Attach(first)) = rooms.hold(&a, Encoding::RawNested) else { panic!("new") };
+        let (slot, Hold::Attach(first)) = rooms.hold(&a, Encoding::RawNested, SlowClass::default) else {
+            panic!("new")
+        };
         assert_eq!(rooms.release(slot), Some(first.clone()));
-        let (again, Hold::Attach(second)) = rooms.hold(&a, Encoding::RawNested) else { panic!("new again") };
+        let (again, Hold::Attach(second)) = rooms.hold(&a, Encoding::RawNested, SlowClass::default) else {
+            panic!("new again")
+        };
         assert_eq!((slot, first.group.slot), (again, second.group.slot), "the slot is reused");
         assert!(!rooms.attached(first.group, Offset(5), Epoch(1)));
         assert!(!rooms.deliver(first.group, Offset(6)));

@@ -4,3 +4,4 @@
 pub mod members;
 pub mod owner;
 pub mod snapshot;
+pub mod traffic;

@@ -2,6 +2,7 @@
 //! who the members are.
 
 use super::snapshot::{Evicted, Snapshot};
+use super::traffic::Traffic;
 use crate::base::class::SnapshotOptions;
 use crate::base::clock::Millis;
 use crate::base::event::Encodable;
@@ -74,6 +75,7 @@ struct OwnedRoom {
     key: RoomKey,
     epoch: Epoch,
     last: Offset,
+    traffic: Traffic,
     attachments: SmallVec<[Attachment; 2]>,
     /// When the room last had a member or an event.
     used: Millis,
@@ -159,11 +161,12 @@ impl OwnedRooms {
         }
     }
 
-    /// Gives the next event its offset; returns it with the groups that get the event.
-    pub fn append(&mut self, key: &RoomKey, now: Millis) -> (Offset, &[Attachment]) {
+    /// Gives the next event, of so many bytes, its offset; returns it with the groups that get the event.
+    pub fn append(&mut self, key: &RoomKey, bytes: usize, now: Millis) -> (Offset, &[Attachment]) {
         let slot = self.find_or_create(key, now);
         let room = &mut self.rooms[slot];
         room.used = now;
+        room.traffic.note(bytes, now);
         room.last = Offset(room.last.0 + 1);
         (room.last, &room.attachments)
     }
@@ -222,6 +225,25 @@ impl OwnedRooms {
     #[must_use]
     pub fn kept(&self) -> (usize, usize) {
         (self.kept_events, self.kept_bytes)
+    }
+
+    /// The last offset, its order and the use of a room, if it is known.
+    #[must_use]
+    pub fn order_of(&self, key: &RoomKey) -> Option<(Offset, Epoch, Traffic)> {
+        let room = &self.rooms[self.find(key)?];
+        Some((room.last, room.epoch, room.traffic))
+    }
+
+    /// For going through the rooms step by step: `slots` is where [`OwnedRooms::key_at`] ends.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.rooms.slots()
+    }
+
+    /// The room in this slot, if any.
+    #[must_use]
+    pub fn key_at(&self, slot: u32) -> Option<&RoomKey> {
+        self.rooms.at(slot).map(|at| &self.rooms[at.slot].key)
     }
 
     /// The groups of all rooms.
@@ -288,6 +310,7 @@ impl OwnedRooms {
             key: key.clone(),
             epoch,
             last: Offset(0),
+            traffic: Traffic::default(),
             attachments: SmallVec::new(),
             used: now,
             queued: false,
@@ -378,14 +401,14 @@ mod tests {
         let topology = Topology::new(1, 1);
         let key = topology.key(NamespaceId(0), RoomName::new("a", 9).unwrap());
         let mut rooms = OwnedRooms::new(Options { idle_ms: 100, idle_max: 10, ..Options::default() }, 7);
-        assert_eq!(rooms.append(&key, Millis(0)).0, Offset(1));
+        assert_eq!(rooms.append(&key, 5, Millis(0)).0, Offset(1));
         assert_eq!(rooms.attach(&key, attachment(0, 1), Millis(10)), (Offset(1), Epoch(7)));
-        let (offset, groups) = rooms.append(&key, Millis(20));
+        let (offset, groups) = rooms.append(&key, 5, Millis(20));
         assert_eq!((offset, groups), (Offset(2), &[attachment(0, 1)][..]));
         assert_eq!(rooms.expire(Millis(500)), None, "a room with members stays");
         rooms.detach(&key, attachment(0, 1), Millis(600));
         assert_eq!(rooms.expire(Millis(650)), Some(Millis(700)));
-        assert_eq!(rooms.append(&key, Millis(690)).0, Offset(3));
+        assert_eq!(rooms.append(&key, 5, Millis(690)).0, Offset(3));
         rooms.expire(Millis(700));
         rooms.check();
         assert_eq!(rooms.len(), 1, "used at 690");
@@ -405,12 +428,12 @@ mod tests {
         let keys: Vec<_> =
             (0..5).map(|n| topology.key(NamespaceId(0), RoomName::new(&n.to_string(), 9).unwrap())).collect();
         for key in &keys {
-            rooms.append(key, Millis(0));
+            rooms.append(key, 5, Millis(0));
             rooms.check();
         }
         assert_eq!(rooms.len(), 3);
-        assert_eq!(rooms.append(&keys[4], Millis(1)).0, Offset(2));
-        assert_eq!(rooms.append(&keys[0], Millis(1)).0, Offset(1));
+        assert_eq!(rooms.append(&keys[4], 5, Millis(1)).0, Offset(2));
+        assert_eq!(rooms.append(&keys[0], 5, Millis(1)).0, Offset(1));
     }
 
     #[test]
@@ -425,11 +448,11 @@ mod tests {
         };
         let aged = SnapshotOptions { age_ms_max: Some(1_000), ..SnapshotOptions::default() };
         let mut rooms = OwnedRooms::new(Options { idle_ms: 100, idle_max: 10, snapshots_bytes_max: 10 }, 0);
-        rooms.append(&keys[0], Millis(0));
+        rooms.append(&keys[0], 5, Millis(0));
         let outcome = rooms.keep(&keys[0], event("a"), &aged, Millis(0));
         let Some((at, due)) = outcome.watch else { panic!("{outcome:?}") };
         assert_eq!(due, Millis(1_000));
-        rooms.append(&keys[0], Millis(500));
+        rooms.append(&keys[0], 5, Millis(500));
         assert_eq!(rooms.keep(&keys[0], event("b"), &aged, Millis(500)), KeepOutcome::default(), "watched already");
         assert_eq!((rooms.expire(Millis(900)), rooms.len(), rooms.kept()), (None, 1, (2, 10)));
         rooms.check();
@@ -442,7 +465,7 @@ mod tests {
         // Together they keep ten bytes: the room that has heard nothing for longest gives way.
         let for_ever = SnapshotOptions::default();
         for (key, for_memory) in [(&keys[1], 0), (&keys[2], 0), (&keys[1], 0), (&keys[0], 1)] {
-            rooms.append(key, Millis(2_000));
+            rooms.append(key, 5, Millis(2_000));
             assert_eq!(rooms.keep(key, event("a"), &for_ever, Millis(2_000)).for_memory, for_memory);
             rooms.check();
         }

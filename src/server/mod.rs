@@ -4,17 +4,24 @@ pub mod logging;
 
 use crate::base::clock::Millis;
 use crate::base::ids::Topology;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::ingest::publisher::Desk;
 use crate::net::wake::Bells;
 use crate::net::{self, executor, listener};
-use crate::ops::admin::{self, Facts};
+use crate::ops::access::Access;
+use crate::ops::admin;
 use crate::ops::metrics::{CoreMetrics, Exporter};
+use crate::ops::site::Facts;
+use crate::session::admission::Admission;
+use crate::session::budget::Budget;
+use crate::session::identity::Identity;
 use crate::shard::Shard;
 use crate::{mesh, shard};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -38,7 +45,9 @@ struct Addresses {
 pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Result<(), String> {
     logging::install(&config.log)?;
     // Before any thread starts: every thread inherits the mask, and none but this one is told.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let identity = identity(&config).map_err(|error| error.to_string())?;
     if let Err(error) = net::sys::raise_descriptor_limit() {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
@@ -53,11 +62,32 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         listeners[0].local_addr().map_err(|error| format!("cannot read back a listener's address: {error}"))
     };
     let (listen, ingest) = (address(&clients)?, address(&publishers)?);
+    let ingest_token = config.ingest_token().map_err(|error| error.to_string())?;
+    // Removed at the end of this function.
+    let (neighbours, _socket_file) = match config.unix_socket() {
+        Some((path, mode)) => {
+            let (listener, file) = bind_unix(&path, mode)?;
+            (Some(listener), Some(file))
+        }
+        None => (None, None),
+    };
 
     let exporter = Exporter::install()?;
     let draining = Arc::new(AtomicBool::new(false));
-    let facts = Facts { exporter, draining: draining.clone(), started: Instant::now() };
-    let admin = start_admin(config.ops.listen, facts)?;
+    let ready = Arc::new(AtomicBool::new(false));
+    let facts = Facts {
+        exporter,
+        ready: ready.clone(),
+        draining: draining.clone(),
+        started: Instant::now(),
+        access: Access {
+            token: config.api_token().map_err(|error| error.to_string())?,
+            is_local: config.ops.listen.ip().to_canonical().is_loopback(),
+        },
+        options: config.ops_options(),
+    };
+    let (api, cores_of_api) = api_connection().map_err(|error| format!("cannot make a pair of sockets: {error}"))?;
+    let admin = start_admin(config.ops.listen, facts, cores_of_api)?;
 
     let shared = Arc::new(net::Shared {
         bells: Bells::new(cores).map_err(|error| format!("cannot make an eventfd: {error}"))?,
@@ -66,30 +96,36 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         drain: net::DrainProgress::new(cores),
         horizons: net::Horizons::new(cores),
         polling: AtomicUsize::new(0),
+        budget: Budget::new(cores, config.limits.outboxes_bytes_max),
+        admission: Admission::new(config.admission_options()),
+        identity: net::Published::new(identity),
     });
     let config = Arc::new(config);
     let topology = Topology::new(cores, u128::from_ne_bytes(random()?));
     let ports = mesh::connect(cores, config.mesh_options(cores));
     let first_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 >> 8);
-    let (ready, started) = mpsc::channel();
+    let (up, started) = mpsc::channel();
     let mut handles = Vec::new();
     let handovers = mesh::planes(cores, HANDOVER_SLOTS);
     let ends = clients.into_iter().zip(publishers).zip(ports).zip(handovers);
+    let mut extra = Some(net::Extra { neighbours, api: Some(api) });
     for (index, (((clients, publishers), port), handovers)) in ends.enumerate() {
+        let (extra, ingest_token) = (extra.take().unwrap_or_default(), ingest_token.clone());
         let seed = random()?;
-        let (config, topology, shared, ready) = (config.clone(), topology.clone(), shared.clone(), ready.clone());
+        let (config, topology, shared, up) = (config.clone(), topology.clone(), shared.clone(), up.clone());
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
         let main = move || async move {
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
-            match start_core(index, &config, topology, port, handovers, clients, publishers, shared, seed, first_epoch)
-            {
+            let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
+            let ends = (port, handovers, clients, publishers, extra);
+            match start_core(index, &config, topology, ends, desk, shared, seed, first_epoch) {
                 Ok((core, sleep)) => {
                     // The receiver waits for one word from each core.
-                    let _ = ready.send(Ok(()));
+                    let _ = up.send(Ok(()));
                     core.run(sleep).await;
                 }
-                Err(error) => drop(ready.send(Err(error))),
+                Err(error) => drop(up.send(Err(error))),
             }
             std::mem::forget(alarm);
         };
@@ -99,6 +135,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         started.recv().map_err(|_| "a core ended before it was ready".to_owned())??;
     }
 
+    ready.store(true, Ordering::SeqCst);
     let addresses = Addresses { listen, ingest, admin };
     if development {
         tracing::warn!(
@@ -106,21 +143,31 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
              loopback only"
         );
     }
+    if std::env::var_os("REDIS_URL").is_some_and(|url| !url.is_empty()) {
+        tracing::warn!("REDIS_URL is set, but this version serves from one server only: it does not use Redis");
+    }
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), cores, %listen, %ingest, %admin, "roomcast is ready"
+        version = env!("CARGO_PKG_VERSION"), mode = "single-server", cores, %listen, %ingest, %admin,
+        "roomcast is ready"
     );
     if let Some(file) = ports_file {
         write_ports(&file, addresses)?;
     }
 
-    let signal = if signals.forever().next() == Some(SIGINT) { "SIGINT" } else { "SIGTERM" };
+    let signal = loop {
+        match signals.forever().next() {
+            Some(SIGHUP) => reload(&config, &shared),
+            Some(SIGINT) => break "SIGINT",
+            _ => break "SIGTERM",
+        }
+    };
     tracing::info!(signal, drain_ms_max = config.server.drain_ms_max, "draining");
     draining.store(true, Ordering::SeqCst);
     shared.draining.store(true, Ordering::SeqCst);
     shared.bells.ring_all();
     // Who signals again does not want to wait.
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        if signals.forever().any(|signal| signal != SIGHUP) {
             std::process::exit(1);
         }
     });
@@ -129,6 +176,28 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     }
     tracing::info!("drained");
     Ok(())
+}
+
+/// Reads the keys that clients' tokens are verified by.
+fn identity(config: &Config) -> Result<Option<Arc<Identity>>, ConfigError> {
+    let Some((identity, warnings)) = config.identity()? else { return Ok(None) };
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(Some(Arc::new(identity)))
+}
+
+/// Has all cores verify by the keys as they stand in their files now; if one of them is bad, by the former ones.
+fn reload(config: &Config, shared: &net::Shared) {
+    match identity(config) {
+        Ok(None) => tracing::info!("SIGHUP: there are no keys to read again"),
+        Ok(identity) => {
+            shared.identity.publish(identity);
+            shared.bells.ring_all();
+            tracing::info!("SIGHUP: the keys were read again");
+        }
+        Err(error) => tracing::error!("SIGHUP: the former keys stay: {error}"),
+    }
 }
 
 /// Ends the process if it is dropped by a panic.
@@ -141,15 +210,22 @@ impl Drop for Alarm {
     }
 }
 
+/// A core's ends of what leads to it.
+type Ends = (
+    mesh::Port<shard::messages::Up, shard::messages::Down>,
+    mesh::Plane<net::HandOver>,
+    TcpListener,
+    TcpListener,
+    net::Extra,
+);
+
 #[allow(clippy::too_many_arguments)] // The wiring of one core, called once.
 fn start_core(
     index: usize,
     config: &Config,
     topology: Topology,
-    port: mesh::Port<shard::messages::Up, shard::messages::Down>,
-    handovers: mesh::Plane<net::HandOver>,
-    clients: TcpListener,
-    publishers: TcpListener,
+    (port, handovers, clients, publishers, extra): Ends,
+    desk: Desk,
     shared: Arc<net::Shared>,
     seed: [u8; 32],
     first_epoch: u64,
@@ -162,9 +238,10 @@ fn start_core(
     let setup = net::Setup {
         options: config.net_options(),
         shard,
-        desk: Desk::new(config.ingest_options(), config.flat_namespaces()),
+        desk,
         clients,
         publishers,
+        extra,
         handovers,
         shared,
         publish_counters: Box::new(move |shard| metrics.publish(shard)),
@@ -177,9 +254,17 @@ fn start_core(
     })
 }
 
-fn start_admin(address: SocketAddr, facts: Facts) -> Result<SocketAddr, String> {
+/// The HTTP API's connection: a core's end, which looks like any publisher's, and the API's.
+fn api_connection() -> std::io::Result<(TcpStream, UnixStream)> {
+    let (core, api) = UnixStream::pair()?;
+    core.set_nonblocking(true)?;
+    Ok((OwnedFd::from(core).into(), api))
+}
+
+fn start_admin(address: SocketAddr, facts: Facts, cores: UnixStream) -> Result<SocketAddr, String> {
     let (ready, bound) = mpsc::channel();
-    executor::spawn("control", None, move || admin::serve(address, facts, move |result| drop(ready.send(result))))?;
+    let ready = move |result| drop(ready.send(result));
+    executor::spawn("control", None, move || admin::serve(address, facts, cores, ready))?;
     bound.recv().map_err(|_| "the operators' executor ended before it was ready".to_owned())?
 }
 
@@ -189,6 +274,11 @@ fn bind(whom: &str, key: &str, address: SocketAddr, cores: usize) -> Result<Vec<
             "cannot listen for {whom} on {address} ({key}): {error}; is another process there? port 0 picks a free one"
         )
     })
+}
+
+fn bind_unix(path: &Path, mode: u32) -> Result<(TcpListener, listener::SocketFile), String> {
+    listener::bind_unix(path, mode)
+        .map_err(|error| format!("cannot listen for publishers on {} (ingest.unix): {error}", path.display()))
 }
 
 /// Bytes that nobody can guess.

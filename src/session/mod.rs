@@ -1,6 +1,9 @@
 //! The protocol state of clients: sessions, their sockets, what waits for them, and the rules that decide what they may
 //! do. Does not know rooms' members, other cores or real sockets.
 
+pub mod admission;
+pub mod budget;
+pub mod identity;
 pub mod namespace;
 pub mod outbox;
 pub mod rules;
@@ -8,12 +11,19 @@ pub mod rules;
 use crate::base::clock::Millis;
 use crate::base::frame::Encoding;
 use crate::base::ids::{NamespaceId, NamespaceRef, SlotRef, SocketId};
+use crate::base::rate::Rate;
 use crate::base::wheel::TimerId;
 use crate::proto::raw::Shape;
 use crate::proto::socketio::Reassembler;
+use admission::Place;
+use identity::{Bearer, Claims};
 use rules::State;
 use smallvec::SmallVec;
 use std::net::Ipv6Addr;
+
+/// Most bytes of what a client connects to a namespace with. It is kept for the socket's life, as rules read it: with a
+/// message's 1 MB, 600 connections of one address would take 600 MB. Tokens have 1 to 2 KB.
+pub const AUTH_BYTES_MAX: usize = 32 << 10;
 
 /// Heartbeats of all sessions (Engine.IO protocol 4, "Heartbeat"; for raw WebSockets by ping frames).
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +55,8 @@ pub struct LimitOptions {
     pub room_name_bytes_max: usize,
     /// What may wait for one connection before it counts as a slow consumer.
     pub outbox_bytes_max: u32,
+    /// Events that one socket may send.
+    pub events_per_socket: Option<Rate>,
 }
 
 /// Those of a server whose operator has set nothing.
@@ -70,6 +82,7 @@ impl Default for LimitOptions {
             rooms_per_socket_max: 128,
             room_name_bytes_max: 200,
             outbox_bytes_max: 1 << 20,
+            events_per_socket: None,
         }
     }
 }
@@ -136,6 +149,8 @@ pub struct Session {
     pub sockets: SmallVec<[(NamespaceId, SlotRef); 1]>,
     /// The query string of its handshake, unless there is nothing of the client's own in it.
     pub query: Option<Box<str>>,
+    /// Present if its client has come with a token, in its handshake's request or later.
+    pub credentials: Option<Box<Credentials>>,
     /// Where the client is; an IPv4 address in its mapped form.
     pub ip: Ipv6Addr,
     /// The session's own id.
@@ -155,6 +170,8 @@ pub struct Session {
     pub busy: Option<SlotRef>,
     /// True from the moment the transport was told to close: nothing that the client says counts any more.
     pub closing: bool,
+    /// Held until then by a client behind a proxy, whose connections are not counted themselves.
+    pub place: Option<Box<Place>>,
 }
 
 impl Session {
@@ -163,8 +180,23 @@ impl Session {
     pub fn due(&self) -> Millis {
         let probe = self.polling.as_ref().and_then(|polling| polling.probe);
         let upgrade = probe.map_or(Millis::NEVER, |probe| probe.give_up_at.min(probe.noop_at));
-        self.connect_by.min(self.beat_at).min(upgrade)
+        self.connect_by.min(self.beat_at).min(upgrade).min(self.token_ends_at())
     }
+
+    /// When the first of its sockets' tokens ends; perhaps earlier, if that socket is gone.
+    #[must_use]
+    pub fn token_ends_at(&self) -> Millis {
+        self.credentials.as_ref().map_or(Millis::NEVER, |credentials| credentials.ends_at)
+    }
+}
+
+/// What is known of a session whose client has a token.
+#[derive(Debug)]
+pub struct Credentials {
+    /// The token of its handshake's request: each namespace that it connects to verifies it anew.
+    pub bearer: Option<Bearer>,
+    /// [`Session::token_ends_at`].
+    pub ends_at: Millis,
 }
 
 /// The transport of a session without a connection.
@@ -238,6 +270,8 @@ pub struct Notes {
     pub instance: Option<Box<str>>,
     /// The auth payload that it connected with, as JSON.
     pub auth: Option<Box<str>>,
+    /// What its token says.
+    pub claims: Option<Box<Claims>>,
     /// What rules have set.
     pub state: State,
 }

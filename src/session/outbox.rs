@@ -1,9 +1,17 @@
 //! What waits to be sent, for all sessions of one core. Frames are shared: a waiting frame costs eight bytes at each
-//! holder. Does not know sockets; a transport driver drains an outbox and says how many bytes it got rid of.
+//! holder. Does not know sockets; a transport driver drains an outbox and says how many bytes it got rid of. What
+//! happens when one is full is in `laggards`.
 
+mod laggards;
+
+use crate::base::class::PatternId;
 use crate::base::frame::Frame;
+use crate::base::ids::KeyMark;
 use crate::base::paged::PagedVec;
-use std::collections::VecDeque;
+use laggards::Laggard;
+use std::collections::{HashMap, VecDeque};
+
+pub use laggards::Losses;
 
 const NONE: u32 = u32::MAX;
 
@@ -22,13 +30,27 @@ impl SharedFrame {
     }
 }
 
+/// What may become of a frame that waits in a full outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing: it is sent, or the session ends. It was said to the session alone and does not count as lagging behind
+    /// others.
+    Answer,
+    /// Nothing: it is sent, or the session ends.
+    Kept,
+    /// It may be dropped if it is the oldest such one, which is counted for the pattern.
+    Droppable(PatternId),
+    /// It gives way to a later one of the same mark, which is counted for the pattern.
+    Conflatable(PatternId, KeyMark),
+}
+
 /// What became of an offered frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Offer {
     /// It will be sent.
     Queued,
-    /// The outbox is full: the frame was not taken, and the session misses it from now on.
+    /// The outbox is full of what must not be dropped: the frame was not taken, and the session misses it from now on.
     Full,
     /// The transport cannot take the frame now: it was not taken, and that is in order.
     Skipped,
@@ -47,32 +69,60 @@ pub struct Outboxes {
     /// Sessions with something to send whose transport can take it. A session stands here exactly while it is `dirty`.
     dirty: VecDeque<u32>,
     bytes_waiting: u64,
+    /// Nodes in use.
+    nodes_held: u32,
+    /// Memory of the frames in the table.
+    frames_memory: u64,
+    /// Sessions whose outbox was full and has not been empty since, by slot.
+    laggards: HashMap<u32, Laggard>,
+    /// By pattern.
+    losses: Vec<Losses>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The session is on its way out, or there is none.
+    Closed,
+    Open,
+    /// It was full, and has not been empty since: it is among the laggards, and some of its nodes may be void.
+    Lagging,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Outbox {
+    /// Never void.
     head: u32,
     tail: u32,
     /// Bytes waiting, less those of the first frame that are sent already.
     bytes: u32,
     /// Bytes of the first frame that are sent already.
     sent: u32,
+    /// Of the waiting bytes, those of frames that the session was told alone.
+    answers: u32,
     transport: u32,
-    open: bool,
+    state: State,
     dirty: bool,
     /// True while the transport takes nothing until it says so.
     blocked: bool,
 }
 
+// There is one for each client.
+const _: () = assert!(size_of::<Outbox>() <= 28);
+
 #[derive(Clone, Copy, Debug)]
 struct Node {
+    /// [`NONE`] if the frame has been dropped, which only happens in outboxes that lag.
     frame: u32,
     next: u32,
 }
 
+// There is one for each frame and each client that it waits for.
+const _: () = assert!(size_of::<Node>() == 8);
+
 #[derive(Debug)]
 struct FrameEntry {
     frame: Option<Frame>,
+    fate: Fate,
     /// Nodes and callers that hold the frame; of a free entry, the next free one.
     holders: u32,
 }
@@ -87,6 +137,10 @@ impl Default for Outboxes {
             free_frame: NONE,
             dirty: VecDeque::new(),
             bytes_waiting: 0,
+            nodes_held: 0,
+            frames_memory: 0,
+            laggards: HashMap::new(),
+            losses: Vec::new(),
         }
     }
 }
@@ -101,20 +155,29 @@ impl Outboxes {
     /// Opens the outbox of the session in `slot`, drained by `transport`.
     pub fn open(&mut self, slot: u32, transport: u32) {
         let index = slot as usize;
-        let closed =
-            Outbox { head: NONE, tail: NONE, bytes: 0, sent: 0, transport, open: false, dirty: false, blocked: false };
+        let closed = Outbox {
+            head: NONE,
+            tail: NONE,
+            bytes: 0,
+            sent: 0,
+            answers: 0,
+            transport,
+            state: State::Closed,
+            dirty: false,
+            blocked: false,
+        };
         while self.boxes.len() <= index {
             self.boxes.push(closed);
         }
-        assert!(!self.boxes[index].open && self.boxes[index].head == NONE, "session {slot} has an outbox");
-        let dirty = self.boxes[index].dirty;
-        self.boxes[index] = Outbox { open: true, dirty, ..closed };
+        let former = &self.boxes[index];
+        assert!(former.state == State::Closed && former.head == NONE, "session {slot} has an outbox");
+        self.boxes[index] = Outbox { state: State::Open, dirty: former.dirty, ..closed };
     }
 
     /// Closes the outbox and drops what waits in it.
     pub fn close(&mut self, slot: u32) {
         self.clear(slot);
-        self.boxes[slot as usize].open = false;
+        self.boxes[slot as usize].state = State::Closed;
     }
 
     /// Drops what waits, all of it.
@@ -125,16 +188,18 @@ impl Outboxes {
         }
         let outbox = &mut self.boxes[slot as usize];
         self.bytes_waiting -= u64::from(outbox.bytes);
-        (outbox.tail, outbox.bytes, outbox.sent) = (NONE, 0, 0);
+        (outbox.tail, outbox.bytes, outbox.sent, outbox.answers) = (NONE, 0, 0, 0);
+        self.caught_up(slot);
     }
 
     /// Puts a frame into the table, to offer it to many. The caller gives it back with [`Outboxes::release`].
     ///
     /// # Panics
     /// If the frame has 4 GB or more.
-    pub fn share(&mut self, frame: Frame) -> SharedFrame {
+    pub fn share(&mut self, frame: Frame, fate: Fate) -> SharedFrame {
         let bytes = u32::try_from(frame.len()).expect("frames are bounded by the line and message bounds");
-        let entry = FrameEntry { frame: Some(frame), holders: 1 };
+        self.frames_memory += frame_memory(&frame);
+        let entry = FrameEntry { frame: Some(frame), fate, holders: 1 };
         let index = if self.free_frame == NONE {
             self.frames.push(entry);
             (self.frames.len() - 1) as u32
@@ -152,18 +217,24 @@ impl Outboxes {
         self.drop_holder(shared.index);
     }
 
-    /// Appends a shared frame, unless the outbox would hold more than `bytes_max` then.
+    /// Appends a shared frame, unless the outbox would hold more than `bytes_max` then, even without what may be
+    /// dropped; answers don't count.
     pub fn offer(&mut self, slot: u32, shared: SharedFrame, bytes_max: u32) -> Offer {
+        let outbox = &self.boxes[slot as usize];
+        if outbox.state != State::Open || outbox.has_no_room(shared, bytes_max) {
+            return self.offer_to_laggard(slot, shared, bytes_max);
+        }
+        self.append(slot, shared);
+        Offer::Queued
+    }
+
+    /// Appends a frame; returns its node.
+    #[inline]
+    fn append(&mut self, slot: u32, shared: SharedFrame) -> u32 {
         let outbox = &mut self.boxes[slot as usize];
-        if !outbox.open {
-            return Offer::Closed;
-        }
-        // An empty outbox takes any frame: one that is larger than the bound could never be sent otherwise.
-        if outbox.bytes.saturating_add(shared.bytes) > bytes_max && outbox.bytes > 0 {
-            return Offer::Full;
-        }
         outbox.bytes += shared.bytes;
         self.bytes_waiting += u64::from(shared.bytes);
+        self.nodes_held += 1;
         let node = Node { frame: shared.index, next: NONE };
         let index = if self.free_node == NONE {
             self.nodes.push(node);
@@ -185,29 +256,45 @@ impl Outboxes {
             self.dirty.push_back(slot);
         }
         self.frames[shared.index as usize].holders += 1;
-        Offer::Queued
+        index
     }
 
     /// Like [`Outboxes::offer`], for a frame that is of no use later: it is not taken while the transport is blocked,
-    /// nor while the outbox has no room, which is no fault of the session's.
+    /// nor while the outbox has no room, which is no fault of the session's. Nothing else is dropped for it.
     pub fn offer_volatile(&mut self, slot: u32, shared: SharedFrame, bytes_max: u32) -> Offer {
         let outbox = &self.boxes[slot as usize];
-        if outbox.open && outbox.blocked {
+        if outbox.state != State::Closed && (outbox.blocked || outbox.has_no_room(shared, bytes_max)) {
             return Offer::Skipped;
         }
-        match self.offer(slot, shared, bytes_max) {
-            Offer::Full => Offer::Skipped,
-            offer => offer,
-        }
+        self.offer(slot, shared, bytes_max)
     }
 
     /// Appends a frame of this session alone, without a bound: answers and control frames, which the client asked for
-    /// and which are bounded by its being read one message at a time.
+    /// and which are bounded by its not being read while many wait: [`Outboxes::answers`].
     pub fn push(&mut self, slot: u32, frame: Frame) -> Offer {
-        let shared = self.share(frame);
-        let offer = self.offer(slot, shared, u32::MAX);
+        let shared = self.share(frame, Fate::Answer);
+        let offer = self.push_shared(slot, shared);
         self.release(shared);
         offer
+    }
+
+    /// Like [`Outboxes::push`], for a frame that several sessions are told, each for reasons of its own.
+    ///
+    /// # Panics
+    /// If the frame was not shared as [`Fate::Answer`].
+    pub fn push_shared(&mut self, slot: u32, shared: SharedFrame) -> Offer {
+        assert_eq!(self.frames[shared.index as usize].fate, Fate::Answer, "only answers have no bound");
+        let offer = self.offer(slot, shared, u32::MAX);
+        if offer == Offer::Queued {
+            self.boxes[slot as usize].answers += shared.bytes;
+        }
+        offer
+    }
+
+    /// Bytes of frames that wait in one outbox and were said to its session alone.
+    #[must_use]
+    pub fn answers(&self, slot: u32) -> u32 {
+        self.boxes[slot as usize].answers
     }
 
     /// Bytes that wait in one outbox.
@@ -222,6 +309,24 @@ impl Outboxes {
         self.bytes_waiting
     }
 
+    /// Memory that all outboxes take: each frame once, and a node for each outbox that it waits in.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.frames_memory + u64::from(self.nodes_held) * size_of::<Node>() as u64
+    }
+
+    /// Sessions for which something waits, with how many bytes.
+    pub fn holders(&self) -> impl Iterator<Item = (u32, u32)> {
+        let boxes = self.boxes.iter().enumerate();
+        boxes.filter(|(_, outbox)| outbox.bytes > 0).map(|(slot, outbox)| (slot as u32, outbox.bytes))
+    }
+
+    /// What has been dropped, by the number of the pattern.
+    #[must_use]
+    pub fn losses(&self) -> &[Losses] {
+        &self.losses
+    }
+
     /// Sessions that have something to send now.
     #[must_use]
     pub fn dirty_len(&self) -> usize {
@@ -234,7 +339,7 @@ impl Outboxes {
         while let Some(slot) = self.dirty.pop_front() {
             let outbox = &mut self.boxes[slot as usize];
             outbox.dirty = false;
-            if outbox.open && !outbox.blocked && outbox.head != NONE {
+            if outbox.state != State::Closed && !outbox.blocked && outbox.head != NONE {
                 return Some((slot, outbox.transport));
             }
         }
@@ -247,13 +352,17 @@ impl Outboxes {
         let outbox = &self.boxes[slot as usize];
         let (mut node, mut skip) = (outbox.head, outbox.sent as usize);
         std::iter::from_fn(move || {
-            if node == NONE {
-                return None;
+            loop {
+                if node == NONE {
+                    return None;
+                }
+                let Node { frame, next } = self.nodes[node as usize];
+                node = next;
+                if frame != NONE {
+                    let bytes = self.frames[frame as usize].frame.as_deref().expect("a node holds its frame");
+                    return Some((frame, &bytes[std::mem::take(&mut skip)..]));
+                }
             }
-            let Node { frame, next } = self.nodes[node as usize];
-            node = next;
-            let bytes = self.frames[frame as usize].frame.as_deref().expect("a node holds its frame");
-            Some((frame, &bytes[std::mem::take(&mut skip)..]))
         })
     }
 
@@ -267,11 +376,16 @@ impl Outboxes {
         let mut rest = u32::try_from(bytes).expect("no more than waited");
         outbox.bytes -= rest;
         self.bytes_waiting -= u64::from(rest);
-        let (mut head, mut sent) = (outbox.head, outbox.sent);
+        let lags = outbox.state == State::Lagging;
+        let (mut head, mut sent, mut answers) = (outbox.head, outbox.sent, outbox.answers);
         let mut complete = 0;
         while rest > 0 {
             let frame = self.nodes[head as usize].frame;
-            let length = self.frames[frame as usize].frame.as_ref().map_or(0, |f| f.len() as u32);
+            let entry = &self.frames[frame as usize];
+            let length = entry.frame.as_ref().map_or(0, |f| f.len() as u32);
+            if entry.fate == Fate::Answer {
+                answers -= rest.min(length - sent);
+            }
             if length - sent > rest {
                 sent += rest;
                 break;
@@ -279,12 +393,13 @@ impl Outboxes {
             rest -= length - sent;
             sent = 0;
             complete += 1;
-            head = self.free(head);
+            head = if lags { self.free_of_laggard(slot, head) } else { self.free(head) };
         }
         let outbox = &mut self.boxes[slot as usize];
-        (outbox.head, outbox.sent) = (head, sent);
+        (outbox.head, outbox.sent, outbox.answers) = (head, sent, answers);
         if head == NONE {
             outbox.tail = NONE;
+            self.caught_up(slot);
         } else if !outbox.dirty && !outbox.blocked {
             outbox.dirty = true;
             self.dirty.push_back(slot);
@@ -321,17 +436,24 @@ impl Outboxes {
     /// Chains, bytes and holders agree.
     pub fn check(&self) {
         let mut holders = vec![0u32; self.frames.len()];
-        let mut total = 0u64;
+        let (mut total, mut nodes) = (0u64, 0);
         for (slot, outbox) in self.boxes.iter().enumerate() {
             let bytes: usize = self.waiting(slot as u32).map(|(_, bytes)| bytes.len()).sum();
             assert_eq!(bytes, outbox.bytes as usize, "session {slot}");
             self.waiting(slot as u32).for_each(|(frame, _)| holders[frame as usize] += 1);
             total += u64::from(outbox.bytes);
+            let is_answer = |frame: u32| self.frames[frame as usize].fate == Fate::Answer;
+            let answers =
+                self.waiting(slot as u32).filter(|(frame, _)| is_answer(*frame)).map(|(_, bytes)| bytes.len());
+            assert_eq!(answers.sum::<usize>(), outbox.answers as usize, "session {slot}");
+            nodes += self.check_laggard(slot as u32);
         }
-        assert_eq!(total, self.bytes_waiting);
+        assert_eq!((total, nodes), (self.bytes_waiting, self.nodes_held));
         for (index, entry) in self.frames.iter().enumerate() {
             assert!(entry.frame.is_none() || entry.holders == holders[index], "frame {index}");
         }
+        let frames = self.frames.iter().filter_map(|entry| entry.frame.as_ref());
+        assert_eq!(frames.map(frame_memory).sum::<u64>(), self.frames_memory);
     }
 
     /// Frees a node; returns the one after it.
@@ -339,7 +461,10 @@ impl Outboxes {
         let Node { frame, next } = self.nodes[node as usize];
         self.nodes[node as usize].next = self.free_node;
         self.free_node = node;
-        self.drop_holder(frame);
+        self.nodes_held -= 1;
+        if frame != NONE {
+            self.drop_holder(frame);
+        }
         next
     }
 
@@ -347,11 +472,26 @@ impl Outboxes {
         let entry = &mut self.frames[index as usize];
         entry.holders -= 1;
         if entry.holders == 0 {
-            entry.frame = None;
+            self.frames_memory -= entry.frame.take().as_ref().map_or(0, frame_memory);
             entry.holders = self.free_frame;
             self.free_frame = index;
         }
     }
+}
+
+impl Outbox {
+    /// Answers take no room from others. If nothing else waits, there is room for any frame: one that is larger than
+    /// the bound could never be sent otherwise.
+    #[inline]
+    fn has_no_room(&self, shared: SharedFrame, bytes_max: u32) -> bool {
+        let bytes = self.bytes - self.answers;
+        bytes.saturating_add(shared.bytes) > bytes_max && bytes > 0
+    }
+}
+
+/// Two counts stand in front of the bytes of a shared frame; its entry is ours.
+fn frame_memory(frame: &Frame) -> u64 {
+    (frame.len() + 2 * size_of::<usize>() + size_of::<FrameEntry>()) as u64
 }
 
 #[cfg(test)]
@@ -369,7 +509,7 @@ mod tests {
         outboxes.open(0, 10);
         outboxes.open(1, 11);
         for word in ["hello ", "world"] {
-            let shared = outboxes.share(Frame::new(word.as_bytes()));
+            let shared = outboxes.share(Frame::new(word.as_bytes()), Fate::Kept);
             assert_eq!(outboxes.offer(0, shared, 100), Offer::Queued);
             assert_eq!(outboxes.offer(1, shared, 100), Offer::Queued);
             outboxes.release(shared);
@@ -394,7 +534,7 @@ mod tests {
     fn a_full_outbox_takes_no_more_and_a_closed_one_nothing() {
         let mut outboxes = Outboxes::new();
         outboxes.open(0, 0);
-        let shared = outboxes.share(Frame::new(&[b'x'; 60]));
+        let shared = outboxes.share(Frame::new(&[b'x'; 60]), Fate::Kept);
         assert_eq!(outboxes.offer(0, shared, 50), Offer::Queued, "an empty outbox takes any frame");
         assert_eq!(outboxes.offer(0, shared, 100), Offer::Full);
         assert_eq!(outboxes.offer(0, shared, 120), Offer::Queued);
@@ -408,7 +548,7 @@ mod tests {
     fn a_volatile_frame_is_taken_at_once_or_not_at_all() {
         let mut outboxes = Outboxes::new();
         outboxes.open(0, 0);
-        let shared = outboxes.share(Frame::new(&[b'x'; 60]));
+        let shared = outboxes.share(Frame::new(&[b'x'; 60]), Fate::Kept);
         assert_eq!(outboxes.offer_volatile(0, shared, 50), Offer::Queued, "an empty outbox takes any frame");
         assert_eq!(outboxes.offer_volatile(0, shared, 100), Offer::Skipped, "no room");
         outboxes.block(0);
@@ -438,7 +578,7 @@ mod tests {
                     model[slot as usize].drain(..amount);
                 } else {
                     let frame = vec![n as u8; amount + 1];
-                    let shared = outboxes.share(Frame::new(&frame));
+                    let shared = outboxes.share(Frame::new(&frame), Fate::Kept);
                     for to in 0..=slot {
                         prop_assert_eq!(outboxes.offer(to, shared, u32::MAX), Offer::Queued);
                         model[to as usize].extend(&frame);

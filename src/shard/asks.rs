@@ -387,7 +387,8 @@ mod tests {
             self.clients += 1;
             let transport = SlotRef { slot: self.clients, generation: 0 };
             let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let handshake = Handshake { kind: Kind::SocketIo, query: "", ip, polls: false, message_bytes_max: 1000 };
+            let handshake =
+                Handshake { kind: Kind::SocketIo, query: "", bearer: None, ip, polls: false, message_bytes_max: 1000 };
             let session = self.shard.open(transport, handshake, Millis(0));
             self.say(session, "40");
             self.read(session);

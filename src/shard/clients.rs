@@ -4,26 +4,27 @@
 use super::joins::{Answer, LateAnswer, Then, Wants};
 use super::{CLIENT_LEFT, Closing, Flow, Line, PROTOCOL_ERROR, REFUSED, Shard, UNSUPPORTED, name_of};
 use crate::base::clock::Millis;
-use crate::base::counters;
+use crate::base::counters::{self, limits};
 use crate::base::event::Event;
 use crate::base::frame::Frame;
 use crate::base::ids::{NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
+use crate::base::rate::Rate;
 use crate::proto::engineio::{self, PacketType};
 use crate::proto::raw::{self, Shape};
 use crate::proto::socketio::{self, Incoming, PacketKind};
 use crate::proto::{http, json, line, ws};
 use crate::session::namespace::NamespaceName;
 use crate::session::rules::{Args, Emit, Facts, Outcome, Refusal, Reply, RoomStep, UnknownEvents, put_snapshots};
-use crate::session::{Kind, Notes, Socket};
+use crate::session::{AUTH_BYTES_MAX, Kind, Notes, Socket};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// An event that a client sent.
 #[derive(Clone, Copy)]
-struct ClientEvent<'a> {
-    name: &'a str,
-    args: &'a [&'a str],
-    ack_id: Option<u64>,
+pub(super) struct ClientEvent<'a> {
+    pub(super) name: &'a str,
+    pub(super) args: &'a [&'a str],
+    pub(super) ack_id: Option<u64>,
     attachments: &'a [Box<[u8]>],
 }
 
@@ -121,11 +122,15 @@ impl Shard {
     /// Puts the session into a namespace: the rules say where its socket belongs. The client hears of it when the
     /// socket is in all its rooms.
     pub(super) fn connect(&mut self, at: SlotRef, namespace: NamespaceRef<'_>, auth: Option<&str>) {
+        let claims = match self.identify(at, namespace.id, auth) {
+            Ok(claims) => claims,
+            Err(error) => return self.refuse_token(at, namespace, error),
+        };
         let random = self.random_bytes();
         let core = self.core;
-        let notes = (auth.is_some() || namespace.instance.is_some()).then(|| {
-            let (auth, instance) = (auth.map(Into::into), namespace.instance.map(Into::into));
-            Box::new(Notes { auth, instance, ..Notes::default() })
+        let notes = (claims.is_some() || auth.is_some() || namespace.instance.is_some()).then(|| {
+            let (auth, instance) = (auth.map(|auth| self.without_tokens(auth)), namespace.instance.map(Into::into));
+            Box::new(Notes { auth, claims, instance, ..Notes::default() })
         });
         let socket = self.sockets.insert_with(|socket| Socket {
             session: at.slot,
@@ -135,7 +140,9 @@ impl Shard {
             joining: 0,
             notes,
         });
+        self.rates.socket_begins(socket, self.now);
         self.sessions[at.slot].sockets.push((namespace.id, socket));
+        self.watch_tokens(at);
         let outcome = self.judge(socket, None, |rules, facts| rules.on_connect(facts));
         let settled = outcome.and_then(|outcome| {
             let settled = self.settle(socket, &outcome, &[])?;
@@ -162,7 +169,7 @@ impl Shard {
                 }
             }
             Err(refusal) => {
-                self.count_refusal("connect");
+                self.count_refusal(refusal.limit.unwrap_or("connect"));
                 self.refuse_connection(at, socket, &refusal);
             }
         }
@@ -244,9 +251,17 @@ impl Shard {
         };
         let present = sockets.iter().map(|(_, socket)| *socket).find(is_named);
         match (packet.kind, present) {
+            (PacketKind::Connect, None) if !self.may_connect(at) => {
+                self.count_refusal(limits::CONNECTS);
+                self.connect_error(at, &packet.namespace, "Too many attempts to connect");
+            }
+            (PacketKind::Connect, None) if packet.payload.len() > AUTH_BYTES_MAX => {
+                self.count_refusal(limits::AUTH_BYTES);
+                self.connect_error(at, &packet.namespace, &format!("auth has more than {AUTH_BYTES_MAX} bytes"));
+            }
             (PacketKind::Connect, None) => match self.namespace(&packet.namespace) {
-                Some(_) if sockets.len() >= self.options.limits.namespaces_per_session_max => {
-                    self.count_refusal("too_many_namespaces");
+                Some(_) if self.sessions[at.slot].sockets.len() >= self.options.limits.namespaces_per_session_max => {
+                    self.count_refusal(limits::NAMESPACES);
                     self.connect_error(at, &packet.namespace, "Too many namespaces");
                 }
                 Some(namespace) => {
@@ -295,6 +310,9 @@ impl Shard {
             }
             // The connection goes on: the next object may be a good one.
             Err(error) => {
+                if !self.may_say(socket) {
+                    return self.refuse_one_too_many(at, socket, None);
+                }
                 self.counters.count(counters::CLIENT_ERRORS, error.label());
                 self.refuse(at, socket, None, &Refusal::new(error.to_string()));
             }
@@ -303,6 +321,12 @@ impl Shard {
 
     /// Does what the rules say about a client's event.
     fn event(&mut self, at: SlotRef, socket: SlotRef, event: ClientEvent<'_>) {
+        if !self.may_say(socket) {
+            return self.refuse_one_too_many(at, socket, Some(event));
+        }
+        if self.identity.as_ref().is_some_and(|identity| identity.is_refresh(event.name)) {
+            return self.refresh_token(at, socket, event);
+        }
         let rules = &self.namespaces[usize::from(self.sockets[socket.slot].namespace.0)].rules;
         let is_known = rules.is_known(event.name);
         if !is_known && rules.unknown_events() == UnknownEvents::Ignore {
@@ -322,7 +346,7 @@ impl Shard {
                 }
             }
             Err(refusal) => {
-                self.count_refusal(if is_known { "event" } else { "unknown_event" });
+                self.count_refusal(refusal.limit.unwrap_or(if is_known { "event" } else { "unknown_event" }));
                 self.refuse(at, socket, Some(event), &refusal);
             }
         }
@@ -338,7 +362,7 @@ impl Shard {
         let socket = &self.sockets[socket.slot];
         let Socket { session, namespace, sid, notes, .. } = socket;
         let no_notes = Notes::default();
-        let Notes { auth, state, instance } = notes.as_deref().unwrap_or(&no_notes);
+        let Notes { auth, claims, state, instance } = notes.as_deref().unwrap_or(&no_notes);
         let session = &self.sessions[*session];
         let namespace = &self.namespaces[usize::from(namespace.0)];
         let query: Vec<(Box<str>, Box<str>)> = session
@@ -358,7 +382,7 @@ impl Shard {
             ip: &session.ip.to_canonical().to_string(),
             query: &query,
             auth_json: auth.as_deref().unwrap_or("null"),
-            claims_json: "null",
+            claims_json: claims.as_ref().map_or("null", |claims| &claims.json),
             state,
             args: event.map_or(&[], |event| event.args),
         };
@@ -373,7 +397,7 @@ impl Shard {
         for step in &outcome.rooms {
             match step {
                 RoomStep::Join(name) => {
-                    let name = self.room_name(name).map_err(Refusal::new)?;
+                    let name = self.room_name(name).map_err(|error| Refusal::by(limits::ROOM_NAME, error))?;
                     let key = self.topology.key(namespace, name);
                     if !keys.contains(&key) {
                         keys.push(key);
@@ -390,7 +414,8 @@ impl Shard {
         let after = stay.filter(|key| !keys.contains(key)).count() + keys.len();
         let max = self.options.limits.rooms_per_socket_max;
         if after > max {
-            return Err(Refusal::new(format!("this would make {after} rooms; a socket can be in {max}")));
+            let reason = format!("this would make {after} rooms; a socket can be in {max}");
+            return Err(Refusal::by(limits::ROOMS_PER_SOCKET, reason));
         }
         let wants = self.wants(socket, outcome, &keys)?;
         let emits = outcome.emits.iter().map(|emit| self.emit_line(socket, emit, attachments));
@@ -407,7 +432,7 @@ impl Shard {
     fn wants(&self, socket: SlotRef, outcome: &Outcome, keys: &[RoomKey]) -> Result<Wants, Refusal> {
         let namespace = self.sockets[socket.slot].namespace_ref();
         let key = |name: &String| {
-            let name = self.room_name(name).map_err(Refusal::new)?;
+            let name = self.room_name(name).map_err(|error| Refusal::by(limits::ROOM_NAME, error))?;
             Ok(self.topology.key(namespace, name))
         };
         let events = outcome.snapshots.iter().map(key).collect::<Result<SmallVec<[RoomKey; 1]>, Refusal>>()?;
@@ -422,7 +447,7 @@ impl Shard {
         let socket = &self.sockets[socket.slot];
         let mut names: SmallVec<[RoomName; 1]> = SmallVec::new();
         for name in rooms.iter().flatten() {
-            let name = self.room_name(name).map_err(Refusal::new)?;
+            let name = self.room_name(name).map_err(|error| Refusal::by(limits::ROOM_NAME, error))?;
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -529,7 +554,7 @@ impl Shard {
 
     /// Tells the client that its message was refused, and why: by the namespace's `error` event, and by an
     /// acknowledgement if it asked for one.
-    fn refuse(&mut self, at: SlotRef, socket: SlotRef, event: Option<ClientEvent<'_>>, refusal: &Refusal) {
+    pub(super) fn refuse(&mut self, at: SlotRef, socket: SlotRef, event: Option<ClientEvent<'_>>, refusal: &Refusal) {
         let mut data = String::from("{\"message\":");
         json::escape_into(&mut data, &refusal.reason);
         if let Some(event) = event {
@@ -550,6 +575,13 @@ impl Shard {
             socketio::ack(&mut self.scratch, name, ack_id, &args, socketio::NO_ATTACHMENTS);
             self.push_scratch(at.slot);
         }
+    }
+
+    fn refuse_one_too_many(&mut self, at: SlotRef, socket: SlotRef, event: Option<ClientEvent<'_>>) {
+        self.count_refusal(limits::EVENTS_PER_SOCKET);
+        let per_s = self.options.limits.events_per_socket.map_or(0, Rate::per_s);
+        let reason = format!("this is one event too many; a socket may send {per_s} a second");
+        self.refuse(at, socket, event, &Refusal::new(reason));
     }
 
     fn connect_error(&mut self, at: SlotRef, namespace: &str, message: &str) {

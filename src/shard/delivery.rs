@@ -1,9 +1,11 @@
 //! The way of an event: from a publisher's core to the owners, from there to member cores, into outboxes.
 
 use super::messages::{
-    DeliverMany, Down, Kept, KeptContent, Manner, Operate, Operation, Part, Publish, ReceiptTo, SnapshotAsk, Up,
+    DeliverMany, Down, Found, Kept, KeptContent, Manner, Operate, Operation, Part, Publish, ReceiptTo, SnapshotAsk, Up,
 };
-use super::{Action, AskOptions, NamedOperation, Namespace, SLOW_CONSUMER, Shard, TimerKey, name_of};
+use super::slow::fate;
+use super::{Action, AskOptions, NamedOperation, Namespace, Shard, TimerKey, name_of};
+use crate::base::class::{PatternId, SlowClass};
 use crate::base::clock::Millis;
 use crate::base::counters;
 use crate::base::event::{Encodable, Event};
@@ -12,7 +14,7 @@ use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, RoomKey, RoomName, Slo
 use crate::proto::{json, line, raw, socketio};
 use crate::room::members::{GroupRef, LocalRooms, Member};
 use crate::room::owner::{Attachment, KeepOutcome};
-use crate::session::outbox::{Offer, Outboxes, SharedFrame};
+use crate::session::outbox::{Fate, Offer, Outboxes, SharedFrame};
 use smallvec::SmallVec;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -129,6 +131,7 @@ impl Shard {
                     self.port.down.send(CoreId::new(core), Down::Operate(operate.clone()));
                 }
             }
+            Up::Query(query) => self.look(query),
             Up::Attach(GroupRef { key, encoding, group }) => {
                 let (offset, epoch) = self.owned.attach(&key, Attachment { group, core: from, encoding }, now);
                 self.port.down.send(from, Down::Attached { group, offset, epoch });
@@ -154,7 +157,8 @@ impl Shard {
                     self.follow(group.slot, &frame, manner.as_deref(), |_| true);
                 }
                 let members = self.local.members(group);
-                let shared = self.outboxes.share(frame);
+                let slow = self.local.slow_class(group);
+                let shared = self.outboxes.share(frame, fate(slow, manner.as_deref()));
                 let count = match manner.filter(|manner| manner.is_selective()) {
                     None => deliver(members, &mut self.outboxes, shared, outbox_bytes_max, &mut self.overflown),
                     Some(manner) => {
@@ -164,7 +168,7 @@ impl Shard {
                         self.deliver_specially(&members, shared, manner.volatile, None)
                     }
                 };
-                self.finish_delivery(shared, count);
+                self.finish_delivery(shared, count, slow.pattern);
                 count
             }
             Down::DeliverMany(many) => self.deliver_many(*many),
@@ -187,6 +191,11 @@ impl Shard {
             }
             Down::Operated { to, sockets, refused } => {
                 self.actions.push_back(Action::Operated { to, sockets, refused });
+                0
+            }
+            Down::Found(found) => {
+                let Found { to, core, facts } = *found;
+                self.actions.push_back(Action::Found { to, core, facts });
                 0
             }
             Down::AskReaches { ask, cores } => {
@@ -217,7 +226,7 @@ impl Shard {
             && let [(room, key)] = &rooms[..]
             && self.own_socket(key).is_none()
         {
-            let (offset, attachments) = self.owned.append(key, now);
+            let (offset, attachments) = self.owned.append(key, event.event.bytes(), now);
             for &Attachment { group, core, encoding } in attachments {
                 let frame = frame(&event, encoding, &self.namespaces, &mut self.scratch, &mut self.counters.encodes);
                 self.port.down.send(core, Down::Deliver { group, offset, frame, manner: manner.clone() });
@@ -248,7 +257,7 @@ impl Shard {
             part,
         };
         for (room, key) in rooms {
-            let (offset, attachments) = self.owned.append(key, now);
+            let (offset, attachments) = self.owned.append(key, event.event.bytes(), now);
             for &Attachment { group, core, encoding } in attachments {
                 by_core[core.index()].get_or_insert_with(empty).groups.push((group, encoding, offset));
             }
@@ -350,17 +359,20 @@ impl Shard {
         let mut total = 0;
         let whom = groups.iter().map(|&(group, encoding, offset)| (encoding, Err((group, offset))));
         for (encoding, whom) in whom.chain(sockets.iter().map(|&(socket, encoding)| (encoding, Ok(socket)))) {
-            let mut delivered = None;
-            let mut members: Vec<Member> = match whom {
-                Ok(socket) => {
-                    let session = self.sockets.get(socket).filter(|s| s.connected).map(|s| s.session);
-                    session.map(|session| Member { session, socket: socket.slot }).into_iter().collect()
-                }
+            let (slow, mut members): (SlowClass, Vec<Member>) = match whom {
+                Ok(at) => match self.sockets.get(at).filter(|socket| socket.connected) {
+                    Some(socket) => {
+                        let own = socket.sid.to_chars();
+                        let room = str::from_utf8(&own).expect("its alphabet is ASCII");
+                        let slow = self.patterns.slow_class(&self.namespaces, socket.namespace, room);
+                        (slow, vec![Member { session: socket.session, socket: at.slot }])
+                    }
+                    None => continue,
+                },
                 Err((group, offset)) if self.local.deliver(group, offset) => {
-                    delivered = Some(group.slot);
-                    self.local.members(group).to_vec()
+                    (self.local.slow_class(group), self.local.members(group).to_vec())
                 }
-                Err(_) => Vec::new(),
+                Err(_) => continue,
             };
             // A socket that is excepted at its first place is excepted for good, even if it leaves the excepted room
             // before the next place comes.
@@ -368,16 +380,18 @@ impl Shard {
             let members = without(&members, &self.local, except, |slot| own_room(&self.sockets[slot]));
             let frame = frames[encoding.index()].clone().expect("the owner encodes for every group that it names");
             let asks = ask.is_some() && encoding.can_acknowledge();
-            if let Some(group) = delivered
+            if let Err((group, _)) = whom
                 && self.joins.has_followers()
             {
                 let is_new = |socket| seen.seen.insert(socket);
-                let followers = self.follow(group, &frame, manner.as_deref(), is_new);
+                let followers = self.follow(group.slot, &frame, manner.as_deref(), is_new);
                 asked.extend(followers.into_iter().filter(|_| asks));
             }
-            let shared = self.outboxes.share(frame);
+            // A question that is counted as asked must be put.
+            let fate = if asks { Fate::Kept } else { fate(slow, manner.as_deref()) };
+            let shared = self.outboxes.share(frame, fate);
             let count = self.deliver_specially(&members, shared, volatile, asks.then_some(&mut asked));
-            self.finish_delivery(shared, count);
+            self.finish_delivery(shared, count, slow.pattern);
             total += count;
         }
         seen.remaining -= 1;
@@ -431,14 +445,14 @@ impl Shard {
         count
     }
 
-    /// Counts a delivery and cuts the sessions that could not take it.
-    fn finish_delivery(&mut self, shared: SharedFrame, count: usize) {
+    /// Counts a delivery and cuts the sessions that could not take it, for which `pattern` accounts.
+    fn finish_delivery(&mut self, shared: SharedFrame, count: usize, pattern: PatternId) {
         self.counters.deliveries += count as u64;
         self.counters.delivered_bytes += count as u64 * u64::from(shared.bytes());
         self.outboxes.release(shared);
         while let Some(slot) = self.overflown.pop() {
             let session = self.sessions.at(slot).expect("an open outbox has a session");
-            self.abort(session, SLOW_CONSUMER);
+            self.cut_slow_consumer(session, pattern);
         }
     }
 

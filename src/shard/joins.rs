@@ -155,7 +155,9 @@ impl Shard {
         let mut groups: SmallVec<[u32; 2]> = SmallVec::new();
         let mut waiting: SmallVec<[u32; 2]> = SmallVec::new();
         for key in rooms {
-            let (group, hold) = self.local.hold(key, encoding);
+            let Shard { local, patterns, namespaces, .. } = self;
+            let slow = || patterns.slow_class(namespaces, key.namespace, key.name.as_str());
+            let (group, hold) = local.hold(key, encoding, slow);
             groups.push(group);
             match hold {
                 Hold::Ready => continue,
@@ -283,7 +285,7 @@ impl Shard {
         self.forget_socket(session, socket);
     }
 
-    fn say_goodbye(&mut self, session: SlotRef, socket: SlotRef) {
+    pub(super) fn say_goodbye(&mut self, session: SlotRef, socket: SlotRef) {
         self.scratch.clear();
         let name = name_of(&self.namespaces, self.sockets[socket.slot].namespace_ref());
         socketio::disconnect(&mut self.scratch, name);

@@ -6,6 +6,7 @@ use crate::base::event::Encodable;
 use crate::base::frame::{Encoding, Frame};
 use crate::base::ids::{CoreId, Epoch, KeyMark, Offset, RoomKey, SlotRef};
 use crate::proto::line::Ack;
+use crate::proto::line::query::{CoreStats, RoomFacts, SocketFacts};
 use crate::room::members::GroupRef;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -18,6 +19,9 @@ pub enum Up {
     Publish(Box<Publish>),
     /// From the core of a publisher to the owner of the target room. Answered by [`Down::Operated`] from every core.
     Operate(Arc<Operate>),
+    /// From the core of a publisher to every core, or to the one that a socket's id names. Answered by [`Down::Found`]
+    /// from each, so that nothing repairs its loss: rings lose nothing.
+    Query(Arc<Query>),
     /// From a member core whose group is new. Answered by [`Down::Attached`].
     Attach(GroupRef),
     /// From a member core for a join that wants to know what the room keeps. Answered by [`Down::Kept`].
@@ -75,6 +79,8 @@ pub enum Down {
         /// Sockets here that would have been in too many rooms.
         refused: u32,
     },
+    /// From a core that was asked to the core of the publisher. Void if the publisher is gone.
+    Found(Box<Found>),
     /// From the only owner of an event's rooms to the core of the publisher: so many cores will tell by
     /// [`Down::Asked`] whom they have asked. Void if the ask has ended.
     AskReaches {
@@ -249,6 +255,65 @@ pub struct Operate {
     pub operation: Operation,
     /// Who waits for it.
     pub to: ReceiptTo,
+}
+
+/// A publisher's question.
+#[derive(Debug)]
+pub struct Query {
+    /// What it is about.
+    pub what: What,
+    /// Who wants to know.
+    pub to: ReceiptTo,
+}
+
+/// What a publisher can ask about.
+#[derive(Debug)]
+pub enum What {
+    /// How much there is of everything.
+    Stats {
+        /// The namespace's own room: its sockets are counted apart.
+        whole: RoomKey,
+    },
+    /// The first rooms of a namespace in the order of their names.
+    Rooms {
+        /// The namespace's own room.
+        whole: RoomKey,
+        /// How their names begin.
+        prefix: Box<str>,
+        /// Their names come after this one.
+        after: Box<str>,
+        /// As many as that.
+        limit: usize,
+    },
+    /// One room.
+    Room(RoomKey),
+    /// The socket whose own room this is.
+    Socket(RoomKey),
+}
+
+/// See [`Down::Found`].
+#[derive(Debug)]
+pub struct Found {
+    /// Who asked.
+    pub to: ReceiptTo,
+    /// Whose facts these are.
+    pub core: CoreId,
+    /// What was found.
+    pub facts: Facts,
+}
+
+/// What one core answers to a question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Facts {
+    /// To [`What::Stats`].
+    Stats(CoreStats),
+    /// To [`What::Rooms`]: the first ones of which this core knows anything, sorted. A room that is among the first of
+    /// all is among the first of each core that knows it.
+    Rooms(Vec<RoomFacts>),
+    /// To [`What::Room`].
+    Room(RoomFacts),
+    /// To [`What::Socket`].
+    Socket(Option<SocketFacts>),
 }
 
 /// What a publisher can do to sockets.

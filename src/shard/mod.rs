@@ -5,8 +5,12 @@
 mod asks;
 mod clients;
 mod delivery;
+mod identity;
 mod joins;
+mod limits;
 pub mod messages;
+mod queries;
+mod slow;
 mod transports;
 
 use crate::base::class::Classes;
@@ -20,15 +24,20 @@ use crate::mesh::Port;
 use crate::proto::line::Acks;
 use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
+use crate::session::admission::Place;
+use crate::session::identity::{Bearer, Identity};
 use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::NamespaceRules;
-use crate::session::{Beat, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query};
-use messages::{Down, ReceiptTo, Up};
+use crate::session::{
+    Beat, Credentials, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query,
+};
+use messages::{Down, Facts, ReceiptTo, Up};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use asks::AskOptions;
 pub use delivery::Line;
@@ -75,8 +84,10 @@ pub struct Handshake<'a> {
     pub kind: Kind,
     /// True if the connection's request is the session's first poll, false if it opened a WebSocket.
     pub polls: bool,
-    /// The query string.
+    /// The query string, without tokens.
     pub query: &'a str,
+    /// The token that came with the request.
+    pub bearer: Option<&'a Bearer>,
     /// The client's address.
     pub ip: IpAddr,
     /// Largest message or POST that the endpoint takes.
@@ -110,15 +121,21 @@ pub const CLIENT_LEFT: Closing = Closing::new(1000, "client left");
 pub const DISCONNECTED: Closing = Closing::new(1000, "server disconnect");
 /// A rule refused the raw connection.
 pub const REFUSED: Closing = Closing::new(4403, "refused");
+/// A raw client has no valid token.
+pub const UNAUTHENTICATED: Closing = Closing::new(4401, "unauthenticated");
+/// The token of a raw client has ended.
+pub const TOKEN_EXPIRED: Closing = Closing::new(4401, "token expired");
 /// The client broke Engine.IO's, Socket.IO's or the raw protocol.
 pub const PROTOCOL_ERROR: Closing = Closing::new(1002, "parse error");
 /// A text endpoint got a binary message.
 pub const UNSUPPORTED: Closing = Closing::new(1003, "binary not supported");
 /// The outbox is full.
 pub const SLOW_CONSUMER: Closing = Closing::new(1008, "slow consumer");
+/// All outboxes together take too much memory, and this is among the largest.
+pub const OVER_BUDGET: Closing = Closing::new(1008, "slow consumer, memory short");
 
 /// What the shard wants done outside.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Action {
     /// Send what waits, then close in good order.
     Close {
@@ -179,6 +196,15 @@ pub enum Action {
         /// Sockets that would have been in too many rooms.
         refused: u32,
     },
+    /// One core has told what a publisher asked about.
+    Found {
+        /// Which publisher's line.
+        to: ReceiptTo,
+        /// The core.
+        core: CoreId,
+        /// What it has.
+        facts: Facts,
+    },
     /// Clients have acknowledged an event, or their time is over.
     Acknowledged {
         /// Which publisher's line.
@@ -220,6 +246,8 @@ pub struct Shard {
     topology: Topology,
     options: Options,
     namespaces: Vec<Namespace>,
+    /// Of the namespaces' rooms.
+    patterns: slow::Patterns,
     random: ChaCha12Rng,
     /// Rings to the other cores.
     pub port: Port<Up, Down>,
@@ -231,6 +259,8 @@ pub struct Shard {
     pub outboxes: Outboxes,
     joins: joins::Joins,
     asks: asks::Asks,
+    /// Lists of rooms that are being gathered.
+    scans: queries::Scans,
     /// Events of which other owners' parts are still to come, with the sockets that have them already.
     parts: HashMap<u64, delivery::Parts>,
     /// Emptied sets of finished parts, kept for their memory.
@@ -250,8 +280,13 @@ pub struct Shard {
     scratch: Vec<u8>,
     json: crate::proto::json::Scratch,
     stock: Stock,
+    /// `None` while tokens have no meaning: there are no keys.
+    identity: Option<Arc<Identity>>,
+    /// The Unix time of [`Millis`] 0, in milliseconds.
+    unix_origin_ms: u64,
     /// As of the last [`Shard::advance`].
     now: Millis,
+    rates: limits::Rates,
 }
 
 /// Frames that are always the same, made once.
@@ -297,6 +332,7 @@ impl Shard {
             core,
             topology,
             options,
+            patterns: slow::Patterns::new(&namespaces),
             namespaces,
             random: ChaCha12Rng::from_seed(seed),
             port,
@@ -307,6 +343,7 @@ impl Shard {
             outboxes: Outboxes::new(),
             joins: joins::Joins::default(),
             asks: asks::Asks::new(first_epoch),
+            scans: queries::Scans::new(),
             parts: HashMap::new(),
             spare_sets: Vec::new(),
             overflown: Vec::new(),
@@ -319,7 +356,10 @@ impl Shard {
             scratch: Vec::new(),
             json: crate::proto::json::Scratch::default(),
             stock: Stock::new(),
+            identity: None,
+            unix_origin_ms: 0,
             now,
+            rates: limits::Rates::new(&options.limits),
         }
     }
 
@@ -376,6 +416,9 @@ impl Shard {
             polling: handshake.polls.then(|| Box::new(polling)),
             sockets: smallvec::SmallVec::new(),
             query: own_query(handshake.query),
+            credentials: handshake
+                .bearer
+                .map(|bearer| Box::new(Credentials { bearer: Some(bearer.clone()), ends_at: Millis::NEVER })),
             ip: match handshake.ip {
                 IpAddr::V4(ip) => ip.to_ipv6_mapped(),
                 IpAddr::V6(ip) => ip,
@@ -388,7 +431,9 @@ impl Shard {
             reassembler: Default::default(),
             busy: None,
             closing: false,
+            place: None,
         });
+        self.rates.session_begins(at, self.now);
         self.outboxes.open(at.slot, transport.slot);
         self.arm(at);
         self.counters.sessions_polling += u64::from(handshake.polls);
@@ -415,6 +460,13 @@ impl Shard {
             Kind::WebSocketEcho => self.counters.sessions_raw += 1,
         }
         at
+    }
+
+    /// Has a session hold a place among its address's connections until it ends.
+    pub fn hold(&mut self, session: SlotRef, place: Option<Box<Place>>) {
+        if let Some(session) = self.sessions.get_mut(session).filter(|session| !session.closing) {
+            session.place = place;
+        }
     }
 
     /// The transport is gone, and the session with it.
@@ -491,7 +543,7 @@ impl Shard {
                 budget = budget.saturating_sub(1 + self.handle_down(message));
             }
         }
-        budget
+        if budget > 0 { budget.saturating_sub(self.scan_some()) } else { 0 }
     }
 
     /// Brings the levels among the counters up to date.
@@ -504,6 +556,8 @@ impl Shard {
         self.counters.snapshot_bytes = snapshot_bytes as u64;
         self.counters.asks_open = self.asks.len() as u64;
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
+        self.counters.outbox_memory_bytes = self.outboxes.memory();
+        self.count_slow_consumers();
         self.counters.ring_full_up = self.port.up.full_count();
         self.counters.ring_full_down = self.port.down.full_count();
     }
@@ -583,6 +637,7 @@ impl Shard {
         if std::mem::replace(&mut session.closing, true) {
             return false;
         }
+        session.place = None;
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
         }
@@ -601,6 +656,10 @@ impl Shard {
         if session.connect_by <= now {
             return self.close(at, CONNECT_TIMEOUT);
         }
+        if session.token_ends_at() <= now && !self.tokens_due(at) {
+            return;
+        }
+        let session = &mut self.sessions[at.slot];
         if session.beat_at <= now {
             if session.beat == Beat::Pong {
                 return self.close(at, PING_TIMEOUT);

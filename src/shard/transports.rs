@@ -5,6 +5,7 @@
 //! Source: Engine.IO protocol 4 ("HTTP long-polling", "Upgrade") and engine.io 6.6 where the document is silent.
 
 use super::{Action, CLIENT_LEFT, CONNECT_TIMEOUT, Closing, DISCONNECTED, Flow, GOING_AWAY, PROTOCOL_ERROR, Shard};
+use crate::base::class::PatternId;
 use crate::base::clock::Millis;
 use crate::base::counters;
 use crate::base::ids::{SlotRef, SocketId};
@@ -145,11 +146,19 @@ impl Shard {
         Ok(())
     }
 
-    /// The POST on `transport` is whole. Its packets follow, then [`Shard::end_post`]. False if its session is gone.
+    /// The POST on `transport` is whole. Its packets follow, then [`Shard::end_post`]. False if its session is gone, or
+    /// ends here, as the client asks on and on and does not poll for the answers.
     #[must_use]
     pub fn begin_packets(&mut self, at: SlotRef, transport: SlotRef) -> bool {
+        let (outbox_bytes_max, answers) = (self.options.limits.outbox_bytes_max, self.outboxes.answers(at.slot));
         let Some(polling) = self.polling(at) else { return false };
         if polling.post != Some(transport) {
+            return false;
+        }
+        if answers > outbox_bytes_max {
+            // The caller refuses it.
+            polling.post = None;
+            self.cut_slow_consumer(at, PatternId::default());
             return false;
         }
         polling.holds_answers = true;

@@ -55,6 +55,11 @@ impl Http {
         self.reader.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
+    /// Writes to a server that may have closed.
+    pub fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.reader.get_mut().write_all(bytes.as_ref())
+    }
+
     /// The next response.
     #[track_caller]
     pub fn response(&mut self) -> Response {

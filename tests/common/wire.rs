@@ -132,6 +132,11 @@ impl Wire {
         payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))
     }
 
+    /// A second handle on the connection, for another thread.
+    pub fn stream(&self) -> TcpStream {
+        self.reader.get_ref().try_clone().unwrap()
+    }
+
     /// Closes the connection at once, without a word of goodbye. One that is only dropped stays open as long as a
     /// process that is just being started elsewhere in the tests has it.
     pub fn close(self) {

@@ -5,16 +5,20 @@ mod net;
 mod polling;
 
 use crate::model::kept::{self, CLASSES, Got, Ordered, Question, Reply, Watch};
-use crate::model::{AckReceipt, Ask, Client, Event, Membership, Model, Operation, Step, place};
+use crate::model::{
+    AckReceipt, Ask, CONFLATING, Client, DROPPING, Event, Membership, Model, OUTBOX_BYTES_MAX, Operation, Read, Step,
+    place,
+};
 use net::Net;
 use polling::Poller;
-use roomcast::base::class::{Class, Classes, KeyPath, NameMatch, SnapshotOptions};
+use roomcast::base::class::{Class, Classes, KeyPath, NameMatch, SlowConsumer, SnapshotOptions};
 use roomcast::base::clock::Millis;
 use roomcast::base::ids::{CoreId, NamespaceId, SlotRef, Topology};
 use roomcast::ingest::publisher::{self, Desk, Publisher};
 use roomcast::mesh;
 use roomcast::proto::{json, raw::Shape};
 use roomcast::room::owner;
+use roomcast::session::budget::Budget;
 use roomcast::session::namespace::{NamePattern, NamespaceName};
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions, NOWHERE};
@@ -91,8 +95,9 @@ const UPGRADE_TIMEOUT_MS: u64 = 10_000;
 const STEP_MS_MAX: usize = 6_000;
 /// Things that polled clients, and cores for them, do in one step, at most.
 const POLLING_PER_STEP_MAX: usize = 5;
-/// Of a client that is stuck, or between two polls: a few frames.
-const OUTBOX_BYTES_MAX: u32 = 400;
+/// One machine in this many has a budget for its outboxes, which is this and up to this more.
+const BUDGET_ONE_IN: usize = 3;
+const BUDGET_BYTES: usize = 1_000;
 const KEYS: [&str; 5] = ["v", "w", "x", "y", "z"];
 
 /// A small generator of its own, so that a seed means the same for ever (xorshift64*).
@@ -134,6 +139,10 @@ struct Peer {
     asked: VecDeque<Asked>,
     /// Since when frames are left in the outbox: the client does not read.
     stuck: Option<Step>,
+    /// It does not read for a while.
+    lags: bool,
+    /// When nothing waited for it last, and what it has read since.
+    reading: (Step, u64),
     /// Acknowledgements that the client may give later: id and event.
     owed: Vec<(u64, u64)>,
     inbox: Vec<u8>,
@@ -156,6 +165,8 @@ impl Peer {
             waiting: VecDeque::new(),
             asked: VecDeque::new(),
             stuck: None,
+            lags: false,
+            reading: (0, 0),
             owed: Vec::new(),
             inbox: Vec::new(),
             poller: None,
@@ -232,13 +243,22 @@ impl Keyed {
 
 /// What the config says of rooms.
 fn classes() -> Classes {
-    let class = |class: &kept::Class| {
-        let kept::Class { room, key_in_data, keys_max, bytes_max, age_ms_max } = *class;
-        let key = key_in_data.then(|| KeyPath::parse("data.k").unwrap());
-        let snapshot = Some(SnapshotOptions { keys_max, bytes_max, age_ms_max });
-        (vec![NameMatch::new(room)], Class { key, snapshot, ..Class::default() })
+    let class = |room: &&str| {
+        let slow_consumer = match room {
+            room if DROPPING.contains(room) => SlowConsumer::DropOldest,
+            room if CONFLATING.contains(room) => SlowConsumer::Conflate,
+            _ => SlowConsumer::Disconnect,
+        };
+        let kept = CLASSES.iter().find(|class| class.room == *room);
+        let key = kept.filter(|class| class.key_in_data).map(|_| KeyPath::parse("data.k").unwrap());
+        let snapshot = kept.map(|&kept::Class { keys_max, bytes_max, age_ms_max, .. }| SnapshotOptions {
+            keys_max,
+            bytes_max,
+            age_ms_max,
+        });
+        (vec![NameMatch::new(room)], Class { key, snapshot, slow_consumer })
     };
-    Classes::new(CLASSES.iter().map(class).collect())
+    Classes::new(ROOMS.iter().map(class).collect())
 }
 
 fn places(namespace: &str, rooms: &[String]) -> Vec<String> {
@@ -256,6 +276,7 @@ pub struct World {
     peers: Vec<Peer>,
     pollers: Vec<Poller>,
     net: Net,
+    budget: Budget,
     model: Model,
     next_id: u64,
     /// Clients that end their connections are told apart from those that are cut.
@@ -317,6 +338,7 @@ impl World {
             sent: VecDeque::new(),
         };
         let sources = (0..cores).map(|_| (0..1 + random.below(2) as u32).map(source).collect()).collect();
+        let budget = if random.chance(BUDGET_ONE_IN) { BUDGET_BYTES + random.below(BUDGET_BYTES) } else { 0 };
         let net = Net::new(cores, Random(random.0 ^ 0x5DEE_CE66), now);
         World {
             random,
@@ -328,6 +350,7 @@ impl World {
             peers: Vec::new(),
             pollers: Vec::new(),
             net,
+            budget: Budget::new(cores, budget as u64),
             model: Model::default(),
             next_id: 1,
             transports: 0,
@@ -342,6 +365,21 @@ impl World {
     /// What the model could decide.
     pub fn certainties(&self) -> usize {
         self.model.certainties()
+    }
+
+    /// Events that clients have missed as they lagged.
+    pub fn lost(&self) -> usize {
+        self.model.lost_by_laggards()
+    }
+
+    /// Clients that were cut as memory was short.
+    pub fn shed(&self) -> u64 {
+        self.by_outcome(|outcome| outcome == "shed")
+    }
+
+    fn by_outcome(&self, which: impl Fn(&str) -> bool) -> u64 {
+        let counts = self.shards.iter().flat_map(|shard| &shard.counters.by_rooms);
+        counts.filter(|(_, outcome, _, _)| which(outcome)).map(|(_, _, _, count)| *count).sum()
     }
 
     /// Clients that went from polling to WebSocket.
@@ -360,15 +398,19 @@ impl World {
             match self.random.below(100) {
                 0..=3 => self.open(),
                 4..=5 => self.open_polled(),
-                6..=10 => self.ask("join"),
-                11..=14 => self.ask("leave"),
-                15..=19 => self.watch(),
-                20 => self.question(),
-                21..=22 => self.emit(),
-                23..=24 => self.leave_for_good(),
+                6..=9 => self.ask("join"),
+                10..=12 => self.ask("leave"),
+                13..=16 => self.watch(),
+                17 => self.question(),
+                18..=19 => self.emit(),
+                20 => self.sip(),
+                21..=22 => self.begin_to_lag(),
+                23 => self.leave_for_good(),
+                24 => self.catch_up_some(),
                 25 => self.get_stuck(),
                 26 => self.acknowledge_late(),
-                27..=37 => self.publish_event(),
+                27..=35 => self.publish_event(),
+                36..=37 => self.flood(),
                 38..=39 => self.publish_operation(),
                 40..=55 => self.hand_over(),
                 56..=60 => self.pass_time(),
@@ -386,6 +428,8 @@ impl World {
                     self.observe();
                 }
             }
+            let core = self.random.below(self.shards.len());
+            self.shards[core].keep_budget(&self.budget);
             self.observe();
             self.net.lives.check(&self.shards);
             if self.random.chance(20) {
@@ -402,6 +446,8 @@ impl World {
         for shard in &self.shards {
             assert_eq!(shard.counters.acks_dropped, 0, "the bound is far away");
         }
+        self.shards.iter_mut().for_each(Shard::update_gauges);
+        self.model.lost = self.by_outcome(|outcome| matches!(outcome, "dropped" | "conflated"));
         self.model.volatile_dropped = self.shards.iter().map(|shard| shard.counters.volatile_dropped).sum();
         self.shards.iter().for_each(Shard::check);
         self.check_attachments();
@@ -409,6 +455,7 @@ impl World {
     }
 
     fn come_to_rest(&mut self) {
+        (0..self.peers.len()).for_each(|peer| self.catch_up(peer));
         for round in 0.. {
             assert!(round < 100_000, "the machine does not come to rest");
             self.step += 1;
@@ -417,6 +464,7 @@ impl World {
             self.observe();
             let polling = self.poll_to_rest();
             self.observe();
+            self.keep_budget();
             let waits = |source: &Source| {
                 let unasking = source.sent.iter().any(|line| !line.asks());
                 unasking || !source.unsent.is_empty() || source.publisher.is_loaded()
@@ -444,6 +492,22 @@ impl World {
         self.net.lives.check(&self.shards);
     }
 
+    /// Each core does what it must as long as one says that there is more to be done. Then all fit.
+    fn keep_budget(&mut self) {
+        let mut more = true;
+        while std::mem::take(&mut more) {
+            for core in 0..self.shards.len() {
+                more |= self.shards[core].keep_budget(&self.budget);
+            }
+            self.observe();
+        }
+        if let Some(bytes_max) = self.budget.bytes_max() {
+            let memory: u64 = self.shards.iter().map(|shard| shard.outboxes.memory()).sum();
+            let lingers = self.net.lives.lingering().next().is_some();
+            assert!(memory <= bytes_max || lingers, "{memory} bytes wait");
+        }
+    }
+
     /// Everybody leaves: nothing may be left of them on any core.
     pub fn finish(&mut self) {
         for peer in 0..self.peers.len() {
@@ -463,7 +527,7 @@ impl World {
             assert_eq!((shard.counters.sockets, shard.counters.rooms_attached, shard.counters.asks_open), (0, 0, 0));
             assert_eq!(shard.counters.joins, shard.counters.leaves);
             assert_eq!(shard.attachments().count(), 0, "an owner believes in members that are gone");
-            assert_eq!(shard.outboxes.bytes_waiting(), 0);
+            assert_eq!((shard.outboxes.bytes_waiting(), shard.outboxes.memory()), (0, 0));
         }
     }
 
@@ -509,7 +573,7 @@ impl World {
         // Raw clients are where their endpoint is.
         let namespace = if kind == Kind::SocketIo { *self.random.pick(&NAMESPACES) } else { "/" };
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handshake = Handshake { kind, polls: false, query: "", ip, message_bytes_max: 10_000 };
+        let handshake = Handshake { kind, polls: false, query: "", bearer: None, ip, message_bytes_max: 10_000 };
         let session = self.shards[core].open(transport, handshake, self.now);
         let number = self.model.clients.len();
         let mut client = Client { number, socket_io: kind == Kind::SocketIo, ..Client::default() };
@@ -724,13 +788,55 @@ impl World {
 
     fn get_stuck(&mut self) {
         let mut peers = self.open_peers();
-        peers.retain(|&peer| self.peers[peer].poller.is_none());
+        peers.retain(|&peer| self.peers[peer].poller.is_none() && !self.peers[peer].lags);
         if !peers.is_empty() {
             let peer = *self.random.pick(&peers);
             self.peers[peer].stuck.get_or_insert(self.step);
             self.model.clients[peer].stuck = true;
             // As the data plane does when the kernel takes no more.
             self.shards[self.peers[peer].core].outboxes.block(self.peers[peer].session.slot);
+        }
+    }
+
+    /// A client does not read for a while.
+    fn begin_to_lag(&mut self) {
+        let mut peers = self.open_peers();
+        peers.retain(|&peer| self.peers[peer].poller.is_none() && self.peers[peer].stuck.is_none());
+        if !peers.is_empty() {
+            let peer = *self.random.pick(&peers);
+            self.peers[peer].lags = true;
+            self.model.clients[peer].late = true;
+            self.shards[self.peers[peer].core].outboxes.block(self.peers[peer].session.slot);
+        }
+    }
+
+    fn laggards(&self) -> Vec<usize> {
+        (0..self.peers.len()).filter(|&peer| self.peers[peer].lags && self.peers[peer].open).collect()
+    }
+
+    /// A client that lags reads something, not to the end of a frame.
+    fn sip(&mut self) {
+        let laggards = self.laggards();
+        if !laggards.is_empty() {
+            let peer = *self.random.pick(&laggards);
+            let bytes = self.random.below(OUTBOX_BYTES_MAX as usize);
+            self.take(peer, bytes);
+        }
+    }
+
+    fn catch_up_some(&mut self) {
+        let laggards = self.laggards();
+        if !laggards.is_empty() {
+            let peer = *self.random.pick(&laggards);
+            self.catch_up(peer);
+        }
+    }
+
+    /// The client reads again.
+    fn catch_up(&mut self, peer: usize) {
+        if self.peers[peer].open && std::mem::take(&mut self.peers[peer].lags) {
+            self.shards[self.peers[peer].core].outboxes.unblock(self.peers[peer].session.slot);
+            self.read(peer);
         }
     }
 
@@ -816,6 +922,9 @@ impl World {
         }
         peer.waiting.clear();
         peer.busy = false;
+        // It reads no further.
+        self.note_read(index, 0, true);
+        let peer = &self.peers[index];
         match peer.poller {
             Some(poller) => self.leave_polled(poller),
             None => {
@@ -840,6 +949,22 @@ impl World {
             }
         }
         rooms
+    }
+
+    /// More events than an outbox takes, in a room whose slow members are not cut.
+    fn flood(&mut self) {
+        let lenient = [&DROPPING[..], &CONFLATING].concat();
+        let room = (*self.random.pick(&lenient)).to_owned();
+        let (namespace, volatile) = (*self.random.pick(&NAMESPACES), false);
+        let core = self.random.below(self.sources.len());
+        for _ in 0..2 + self.random.below(8) {
+            let line = (!self.random.chance(4)).then(|| *self.random.pick(&KEYS[..2]));
+            let (id, key) = (self.take_id(), Keyed { line, data: None });
+            let (rooms, except) = (vec![room.clone()], Vec::new());
+            let ack_timeout_ms = self.random.chance(30).then_some(100);
+            let line = Line::Event { id, namespace, rooms, except, volatile, ack_timeout_ms, key };
+            self.sources[core][0].unsent.push_back(line);
+        }
     }
 
     fn publish_event(&mut self) {
@@ -996,6 +1121,7 @@ impl World {
     /// Does what shards want done, and lets clients and publishers see what came.
     fn observe(&mut self) {
         self.note_acks();
+        self.note_reads();
         for core in 0..self.shards.len() {
             while let Some(action) = self.shards[core].poll_action() {
                 let Some(action) = self.net.act(&mut self.shards, core, action) else { continue };
@@ -1003,6 +1129,7 @@ impl World {
                     Action::Close { transport, .. } | Action::Abort { transport, .. } => {
                         let peer = transport.slot as usize;
                         assert_eq!(self.peers[peer].transport, transport);
+                        self.catch_up(peer);
                         self.read(peer);
                         self.close_peer(peer);
                     }
@@ -1023,6 +1150,9 @@ impl World {
                     }
                     Action::Receipt { to, room, offset } => {
                         self.sources[core][to.publisher.slot as usize].publisher.receipt(to, room, offset);
+                    }
+                    Action::Found { to, core: from, facts } => {
+                        self.sources[core][to.publisher.slot as usize].publisher.found(to, from, facts);
                     }
                     Action::Operated { to, sockets, refused } => {
                         self.sources[core][to.publisher.slot as usize].publisher.operated(to, sockets, refused);
@@ -1100,18 +1230,25 @@ impl World {
 
     /// The client reads what was sent to it.
     fn read(&mut self, index: usize) {
-        let peer = &mut self.peers[index];
-        if !peer.open || peer.stuck.is_some() || peer.poller.is_some() {
-            return;
+        let peer = &self.peers[index];
+        if peer.open && peer.stuck.is_none() && !peer.lags && peer.poller.is_none() {
+            self.take(index, usize::MAX);
         }
+    }
+
+    /// The client reads so many bytes.
+    fn take(&mut self, index: usize, bytes_max: usize) {
+        let peer = &mut self.peers[index];
         let outboxes = &mut self.shards[peer.core].outboxes;
         let slot = peer.session.slot;
         if outboxes.is_empty(slot) {
             return;
         }
-        let bytes: Vec<u8> = outboxes.waiting(slot).flat_map(|(_, bytes)| bytes.to_vec()).collect();
+        let bytes: Vec<u8> = outboxes.waiting(slot).flat_map(|(_, bytes)| bytes.to_vec()).take(bytes_max).collect();
         outboxes.advance(slot, bytes.len());
-        peer.inbox.extend(bytes);
+        let is_empty = outboxes.is_empty(slot);
+        self.note_read(index, bytes.len(), is_empty);
+        self.peers[index].inbox.extend(bytes);
         while let Some(text) = take_frame(&mut self.peers[index].inbox) {
             if text == PING {
                 let Peer { core, session, .. } = self.peers[index];
@@ -1119,6 +1256,17 @@ impl World {
             } else {
                 self.understand(index, &text);
             }
+        }
+    }
+
+    /// The client has read something; `is_empty` if nothing waits for it any more.
+    fn note_read(&mut self, index: usize, bytes: usize, is_empty: bool) {
+        let (from, read) = &mut self.peers[index].reading;
+        *read += bytes as u64;
+        if is_empty {
+            let read = Read { from: *from, to: self.step, bytes: *read };
+            self.peers[index].reading = (self.step, 0);
+            self.model.clients[index].reads.push(read);
         }
     }
 
@@ -1284,9 +1432,12 @@ const PING: &str = "\u{9}";
 fn take_frame(bytes: &mut Vec<u8>) -> Option<String> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     let (length, header) = match second {
-        126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
+        126 => (usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])), 4),
         short => (usize::from(short), 2),
     };
+    if bytes.len() < header + length {
+        return None;
+    }
     let payload: Vec<u8> = bytes.drain(..header + length).skip(header).collect();
     match first {
         0x81 => Some(String::from_utf8(payload).unwrap()),

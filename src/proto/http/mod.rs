@@ -17,6 +17,9 @@ pub use self::response::{CONTINUE, Connection, Response, reason_phrase, write_up
 /// Headers that a request may have: generous for a browser behind proxies, and 2 KB of scratch space on the stack.
 pub const HEADERS_MAX: usize = 64;
 const _: () = assert!(HEADERS_MAX * size_of::<Header<'_>>() == 2048);
+/// Parameters that a query may have. Rules read it with each of a client's events: with the 4,000 that fit into a head,
+/// an event of a few bytes cost as much as a hundred others.
+pub const PARAMETERS_MAX: usize = 64;
 
 /// A request without its body. Everything in it is borrowed from the buffer it was parsed from.
 #[derive(Clone, Copy, Debug)]
@@ -71,9 +74,18 @@ pub fn parse_head<'h, 'b>(
         Err(httparse::Error::Version) if names_a_version(window, &request) => return Err(HeadError::Version),
         Err(error) => return Err(HeadError::Malformed(error)),
     };
+    // It may be read as the end of a line (RFC 9112, section 2.2), and httparse does. A proxy in front of us that does
+    // not has seen other headers than we would (request smuggling).
+    let head = &window[..bytes];
+    if memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r') {
+        return Err(HeadError::BareLineFeed);
+    }
     // httparse knows no other than these two.
     let minor_version = request.version.filter(|minor| *minor <= 1).ok_or(HeadError::Version)?;
     let (path, query) = request.path.and_then(split_target).ok_or(HeadError::Target)?;
+    if query.bytes().filter(|byte| *byte == b'&').count() >= PARAMETERS_MAX {
+        return Err(HeadError::TooManyParameters { max: PARAMETERS_MAX });
+    }
     let method = request.method.unwrap_or_default();
     let head = Head { method, path, query, minor_version, headers: request.headers };
     match (head.values("host").count(), minor_version) {
@@ -254,6 +266,11 @@ pub enum HeadError {
         /// Headers allowed.
         max: usize,
     },
+    /// More parameters in the query than we take.
+    TooManyParameters {
+        /// Parameters allowed.
+        max: usize,
+    },
     /// `Content-Length` is no number.
     ContentLength,
     /// There are several `Content-Length`s, and they differ.
@@ -280,6 +297,10 @@ pub enum HeadError {
     WebSocketKey,
     /// A WebSocket handshake with a body.
     UpgradeWithBody,
+    /// A WebSocket handshake by a page of an origin that may not.
+    Origin,
+    /// A line that ends with a line feed alone.
+    BareLineFeed,
 }
 
 impl HeadError {
@@ -287,6 +308,7 @@ impl HeadError {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
+            HeadError::Origin => 403,
             HeadError::NotGet => 405,
             HeadError::ExpectationUnknown => 417,
             HeadError::NoUpgrade(_) | HeadError::UpgradeInHttp10 | HeadError::WebSocketVersion => 426,
@@ -320,6 +342,7 @@ impl HeadError {
             HeadError::Host => "host",
             HeadError::TooLong { .. } => "too_long",
             HeadError::TooManyHeaders { .. } => "too_many_headers",
+            HeadError::TooManyParameters { .. } => "too_many_parameters",
             HeadError::ContentLength => "content_length",
             HeadError::ContentLengths => "content_lengths",
             HeadError::LengthAndCoding => "length_and_coding",
@@ -333,6 +356,8 @@ impl HeadError {
             HeadError::WebSocketVersion => "websocket_version",
             HeadError::WebSocketKey => "websocket_key",
             HeadError::UpgradeWithBody => "upgrade_with_body",
+            HeadError::Origin => "origin",
+            HeadError::BareLineFeed => "bare_line_feed",
         }
     }
 }
@@ -346,6 +371,7 @@ impl fmt::Display for HeadError {
             HeadError::Host => f.write_str("the request must have exactly one Host header"),
             HeadError::TooLong { max } => write!(f, "the request head has more than {max} bytes"),
             HeadError::TooManyHeaders { max } => write!(f, "the request has more than {max} headers"),
+            HeadError::TooManyParameters { max } => write!(f, "the query has more than {max} parameters"),
             HeadError::ContentLength => f.write_str("Content-Length is not a number of bytes"),
             HeadError::ContentLengths => f.write_str("the request has several Content-Length values that differ"),
             HeadError::LengthAndCoding => f.write_str("the request has both Content-Length and Transfer-Encoding"),
@@ -363,6 +389,10 @@ impl fmt::Display for HeadError {
             HeadError::WebSocketVersion => f.write_str("Sec-WebSocket-Version must be 13"),
             HeadError::WebSocketKey => f.write_str("Sec-WebSocket-Key must be 16 bytes in base64"),
             HeadError::UpgradeWithBody => f.write_str("a WebSocket handshake must not have a body"),
+            HeadError::Origin => {
+                f.write_str("pages of this origin may not open a WebSocket here: the server's cors.origins lacks it")
+            }
+            HeadError::BareLineFeed => f.write_str("a line of the request's head ends without a carriage return"),
         }
     }
 }
@@ -496,7 +526,7 @@ mod tests {
             });
         }
         assert!(parse(b"GET / HTTP/1.0\r\n\r\n", MAX).unwrap().is_some(), "HTTP/1.0 had no Host");
-        let no: [(&str, u16, &str); 18] = [
+        let no: [(&str, u16, &str); 41] = [
             ("GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400, "host"),
             ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505, "http_version"),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "http_version"),
@@ -515,6 +545,30 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", 400, "malformed"),
             ("GET / HTTP/1.1\r\n\r\n", 400, "host"),
             ("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400, "host"),
+            // Each of these has been read in two ways by two servers.
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", 400, "bare_line_feed"),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", 400, "bare_line_feed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\n", 400, "bare_line_feed"),
+            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bare_line_feed"),
+            ("GET / HTTP/1.1\nHost: a\n\n", 400, "bare_line_feed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: b\nTransfer-Encoding: chunked\r\n\r\n", 400, "bare_line_feed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: b\rTransfer-Encoding: chunked\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\n\tTransfer-Encoding: chunked\r\nHost: a\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \r\n chunked\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding\t: chunked\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer\0-Encoding: chunked\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\0\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: \0\r\n\r\n", 400, "malformed"),
+            ("GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed"),
+            ("G\0T / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400, "malformed"),
+            ("GET / HTTP/1.1\tx\r\nHost: a\r\n\r\n", 400, "malformed"),
         ];
         for (text, status, label) in no {
             let error = parse(text.as_bytes(), MAX).expect_err(text);
@@ -535,6 +589,10 @@ mod tests {
         assert_eq!(parse(headers(63).as_bytes(), MAX).unwrap().unwrap().headers.len(), 64);
         let error = parse(headers(64).as_bytes(), MAX).unwrap_err();
         assert_eq!((error, error.status()), (HeadError::TooManyHeaders { max: 64 }, 431));
+        let parameters = |n: usize| format!("GET /?a{} HTTP/1.1\r\nHost: a\r\n\r\n", "&".repeat(n - 1));
+        assert!(parse(parameters(64).as_bytes(), MAX).unwrap().is_some());
+        let error = parse(parameters(65).as_bytes(), MAX).unwrap_err();
+        assert_eq!((error, error.status()), (HeadError::TooManyParameters { max: 64 }, 400));
     }
 
     #[test]
@@ -598,7 +656,7 @@ mod tests {
     fn body_lengths_of_rfc_9112_section_6_3() {
         use BodyLength::*;
         use HeadError::*;
-        let rows: [(&[&str], Result<BodyLength, HeadError>); 25] = [
+        let rows: [(&[&str], Result<BodyLength, HeadError>); 36] = [
             (&[], Ok(Bytes(0))),
             (&["Content-Length: 0"], Ok(Bytes(0))),
             (&["content-length: 42"], Ok(Bytes(42))),
@@ -624,6 +682,17 @@ mod tests {
             (&["Transfer-Encoding: chunked, gzip"], Err(CodingOpenEnded)),
             (&["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"], Err(CodingOpenEnded)),
             (&["Transfer-Encoding: gzip, chunked"], Err(CodingUnknown)),
+            (&["Transfer-Encoding: identity, chunked"], Err(CodingUnknown)),
+            (&["Transfer-Encoding: identity", "Transfer-Encoding: chunked"], Err(CodingUnknown)),
+            (&["Transfer-Encoding: chunked", "Transfer-Encoding: identity"], Err(CodingOpenEnded)),
+            (&["Transfer-Encoding: chunked, chunked"], Err(CodingOpenEnded)),
+            (&["Transfer-Encoding: chunked;q=1"], Err(CodingOpenEnded)),
+            (&["Transfer-Encoding: \"chunked\""], Err(CodingOpenEnded)),
+            (&["Transfer-Encoding: chunked\u{a0}"], Err(CodingOpenEnded)),
+            (&["Transfer-Encoding: chunk"], Err(CodingOpenEnded)),
+            (&["Content-Length: \u{ff14}"], Err(ContentLength)),
+            (&["Content-Length: 42", "Content-Length: 042"], Ok(Bytes(42))),
+            (&["Content-Length: 42", "Content-Length: x"], Err(ContentLength)),
         ];
         for (lines, expected) in rows {
             assert_eq!(ask(lines, body_length), expected, "{lines:?}");
@@ -699,6 +768,7 @@ mod tests {
             Host,
             TooLong { max: MAX },
             TooManyHeaders { max: HEADERS_MAX },
+            TooManyParameters { max: PARAMETERS_MAX },
             ContentLength,
             ContentLengths,
             LengthAndCoding,
@@ -712,6 +782,8 @@ mod tests {
             WebSocketVersion,
             WebSocketKey,
             UpgradeWithBody,
+            Origin,
+            BareLineFeed,
         ];
         let labels: std::collections::HashSet<_> = all.iter().map(HeadError::label).collect();
         assert_eq!(labels.len(), all.len());

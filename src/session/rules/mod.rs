@@ -117,13 +117,21 @@ pub struct Refusal {
     /// For the log: the position of the refusing rule among the namespace's `connect` or `on` rules; `None` if none was
     /// taken.
     pub rule: Option<usize>,
+    /// The reason to be counted, if not a rule has refused but a limit.
+    pub limit: Option<&'static str>,
 }
 
 impl Refusal {
     /// A refusal for a reason of ours.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Refusal {
-        Refusal { reason: reason.into(), data_json: None, own_words: false, rule: None }
+        Refusal { reason: reason.into(), data_json: None, own_words: false, rule: None, limit: None }
+    }
+
+    /// A refusal by a limit, which is counted as `limit`.
+    #[must_use]
+    pub fn by(limit: &'static str, reason: impl Into<String>) -> Refusal {
+        Refusal { limit: Some(limit), ..Refusal::new(reason) }
     }
 }
 
@@ -888,6 +896,35 @@ mod tests {
         let reason = "data.v cannot stand in a room name; a string, an integer, true and false can";
         assert_eq!(says(&path, r#"{"v":null}"#), Err(reason.to_owned()));
         assert_eq!(says(&path, "{}"), Err("data.v is missing".to_owned()));
+    }
+
+    #[test]
+    fn reasons_quote_no_values() {
+        for (expression, data, reason) in [
+            ("{'s3cret': 1}[data]", "[1]", "found no matching overload for '_[_]' applied to '(map, list)'"),
+            ("{'s3cret': 1}[data]", r#""x""#, "No such key: x"),
+            ("['s3cret'][data]", "7", "the index is out of bounds"),
+            ("['s3cret'][data]", r#""x""#, "found no matching overload for '_[_]' applied to '(list, string)'"),
+            ("true * {'s3cret': data}", "1", "the operator mul does not take values of type bool and map"),
+            ("data + ['s3cret']", "1", "the operator add does not take values of type int and list"),
+            ("['s3cret'] < data", "1", "found no matching overload for '_<_' applied to '(list, int)'"),
+            ("'s3cret' - data", "1", "the operator sub does not take values of type string and int"),
+            ("data * 2", "9223372036854775807", "the result of the operator mul is out of range"),
+            ("data / 0", "1", "division by zero"),
+            ("7 % data", "0", "division by zero"),
+            ("{'s3cret': 1, data: 2}", r#""s3cret""#, "a map has a key twice"),
+            ("{['s3cret']: data}", "1", "a value of type list cannot be a key"),
+            ("!data", r#""s3cret""#, "found no matching overload for '!_' applied to '(string)'"),
+            ("{'s3cret': 1}.contains(data)", "1", "found no matching overload for 'contains' applied to 'map.(int)'"),
+            (
+                "int(data)",
+                r#""s3cret""#,
+                "Error executing function 'int': string parse error: invalid digit found in string",
+            ),
+        ] {
+            let rules = on_e(&format!("ack = [\"{{ {expression} }}\"]")).unwrap();
+            assert_eq!(says(&rules, data), Err(reason.to_owned()), "{expression} of {data}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct RulesSource {
     pub name: Option<String>,
     /// Instead of a name, a regular expression: these rules are for every namespace whose whole name it matches.
     pub pattern: Option<String>,
+    /// Whether a client needs a valid token. Left out: as `auth.require` says.
+    pub require: Option<bool>,
     /// What a client hears that sends an event which no rule names.
     #[serde(default)]
     pub unknown_events: UnknownEvents,

@@ -237,14 +237,11 @@ impl Model {
         let client = &self.clients[number];
         let Some(watch) = client.watches.get(of) else { return true };
         furthest.set(furthest.get().max(of));
-        match watch.ask.reply {
-            Some(reply) => self.explain_rooms(number, of, reply, 0, reply.behind, histories, marks, furthest),
-            None => {
-                // Whoever has no answer yet sends nothing more.
-                self.mark_unfinished(client, watch, histories, marks);
-                true
-            }
-        }
+        // A client that went away before the reply came may have got some of the state already.
+        let behind = client.stream.len();
+        let never = Reply { after: client.answered, behind, step: Step::MAX - 1, time: u64::MAX };
+        let reply = watch.ask.reply.unwrap_or(never);
+        self.explain_rooms(number, of, reply, 0, reply.behind, histories, marks, furthest)
     }
 
     /// Finds what the rooms from `index` on kept in the stream from `at` on, or, where the client was in a room before,
@@ -265,13 +262,14 @@ impl Model {
         let client = &self.clients[number];
         let watch = &client.watches[of];
         let Some(room) = watch.ask.rooms.get(index) else {
-            return self.can_be_live(number, of, reply, at, marks)
-                && self.explain(number, of + 1, histories, marks, furthest);
+            // Whoever has no answer yet has been given nothing for what it asked after that.
+            let good = self.can_be_live(number, of, reply, at, marks);
+            return good && (watch.ask.reply.is_none() || self.explain(number, of + 1, histories, marks, furthest));
         };
         let disturbed = self.disturbed(client, room, watch.ask.step, reply.step);
         let fresh = self.is_fresh(client, watch, index, reply.step);
         // State stands with the reply. Who polls, or has polled, may be given the parts one by one.
-        let packets = if client.polls { 1 + at - reply.behind } else { 0 };
+        let packets = if client.late { 1 + at - reply.behind } else { 0 };
         let prompt = client.stream.get(at).is_none_or(|got| got.step <= reply.step + packets as Step);
         // Of who went away, the stream may end anywhere.
         let cut = client.gone.is_some() || client.stuck;
@@ -280,14 +278,15 @@ impl Model {
             let early = !fresh && watch.ask.rooms.len() > 1;
             let asked = client.stream.partition_point(|got| got.step < watch.ask.step).max(reply.after);
             for start in (asked..reply.behind).filter(|_| early) {
-                let ends = start + kept.ids.len();
-                if ends <= reply.behind && self.stands(client, &kept.ids, start, marks, false) {
-                    ways.push((false, start, Kept { ids: kept.ids.clone(), ..kept }));
+                let whole = start + kept.ids.len() <= reply.behind;
+                let fits = whole || cut && watch.ask.reply.is_none();
+                if fits && self.stands(client, &kept.ids, start, marks, !whole) {
+                    ways.push((!whole, start, Kept { ids: kept.ids.clone(), ..kept }));
                 }
             }
             let here = [false, true].into_iter().take(1 + usize::from(cut));
             let here = here.filter(|&ends| self.stands(client, &kept.ids, at, marks, ends)).min();
-            let may_be_here = prompt || client.polls || kept.ids.is_empty();
+            let may_be_here = prompt || client.late || kept.ids.is_empty();
             ways.extend(here.filter(|_| may_be_here).map(|ends| (ends, at, kept)));
         }
         ways.sort_by_key(|(ends, start, kept)| {
@@ -397,7 +396,8 @@ impl Model {
             let certain = |until| self.certain(client, room, joined, until);
             let stays = place < newest || settled.is_some_and(certain);
             let until = settled.unwrap_or(Step::MAX);
-            stays && !what.except.iter().any(|place| self.possible(client, place, ask.step, until, 0))
+            let excepted = || what.except.iter().any(|place| self.possible(client, place, ask.step, until, 0));
+            stays && !excepted() && !self.may_have_lost(client, what)
         };
         !(kept.place..order.len()).any(|at| missing((at + 1, &order[at])))
     }
@@ -420,36 +420,6 @@ impl Model {
         for (got, _) in client.stream[..reply.behind].iter().zip(marks).filter(|(_, is_state)| !**is_state) {
             let early = got.step >= watch.ask.step && self.events[&got.id].rooms.iter().all(is_fresh);
             assert!(!early, "client {number} got {got:?} before the reply: {}", self.about(client, watch));
-        }
-    }
-
-    /// A client that went away before the reply came may have got some of the state already.
-    fn mark_unfinished(
-        &self,
-        client: &Client,
-        watch: &Watch,
-        histories: &HashMap<&str, Vec<Vec<usize>>>,
-        marks: &mut [bool],
-    ) {
-        if watch.ask.rooms.len() < 2 {
-            return;
-        }
-        let number = client.number;
-        let reply = Reply { after: client.answered, behind: client.stream.len(), step: Step::MAX, time: u64::MAX };
-        for (index, room) in watch.ask.rooms.iter().enumerate() {
-            if self.is_fresh(client, watch, index, Step::MAX) {
-                continue;
-            }
-            let asked = client.stream.partition_point(|got| got.step < watch.ask.step).max(client.answered);
-            let states = self.possible_states(number, &watch.ask, reply, room, histories);
-            let block = states.filter(|kept| !kept.ids.is_empty()).find_map(|kept| {
-                let start =
-                    (asked..client.stream.len()).find(|&at| self.stands(client, &kept.ids, at, marks, false))?;
-                Some(start..start + kept.ids.len())
-            });
-            if let Some(block) = block {
-                marks[block].fill(true);
-            }
         }
     }
 

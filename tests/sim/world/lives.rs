@@ -7,7 +7,7 @@ use roomcast::base::clock::Millis;
 use roomcast::base::counters;
 use roomcast::base::ids::{SlotRef, SocketId};
 use roomcast::session::Kind;
-use roomcast::shard::{SLOW_CONSUMER, Shard};
+use roomcast::shard::{OVER_BUDGET, SLOW_CONSUMER, Shard};
 
 /// A session that the server has closed while no poll waited is kept for the next one this long (engine.io 6.6).
 const LINGER_MS: u64 = 30_000;
@@ -232,9 +232,9 @@ impl Lives {
         }
         self.of(core, at).ends(SLOW_CONSUMER.label);
         self.slow[core] += 1;
-        let slow =
-            |(metric, reason, _): &&(&str, &str, u64)| *metric == counters::CLOSES && *reason == SLOW_CONSUMER.label;
-        let counted = shard.counters.by_reason.iter().find(slow).map_or(0, |(_, _, count)| *count);
+        let labels = [SLOW_CONSUMER.label, OVER_BUDGET.label];
+        let slow = |(metric, reason, _): &&(&str, &str, u64)| *metric == counters::CLOSES && labels.contains(reason);
+        let counted: u64 = shard.counters.by_reason.iter().filter(slow).map(|(_, _, count)| *count).sum();
         assert!(self.slow[core] <= counted, "a session ended for no reason: {:?}", self.of(core, at));
     }
 

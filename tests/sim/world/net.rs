@@ -11,7 +11,7 @@ use roomcast::proto::engineio::{self, Refusal, SEPARATOR};
 use roomcast::proto::{json, ws};
 use roomcast::session::Kind;
 use roomcast::shard::{
-    Action, CLIENT_LEFT, Closing, Flow, Handshake, PROTOCOL_ERROR, Posted, Probed, SLOW_CONSUMER, Shard,
+    Action, CLIENT_LEFT, Closing, Flow, Handshake, OVER_BUDGET, PROTOCOL_ERROR, Posted, Probed, SLOW_CONSUMER, Shard,
     UPGRADE_FAILED, UPGRADE_TIMEOUT,
 };
 use std::collections::VecDeque;
@@ -131,6 +131,8 @@ pub(super) struct Net {
     pub lives: Lives,
     /// Acknowledgements that shards have just been told of.
     pub acks: Vec<(SocketId, String)>,
+    /// What has just been sent to whom, and whether nothing waits any more.
+    pub reads: Vec<(SocketId, usize, bool)>,
     conns: Vec<Conn>,
     /// Connections with a request to be served, by core.
     requests: Vec<VecDeque<SlotRef>>,
@@ -154,6 +156,7 @@ impl Net {
             pipes: Vec::new(),
             lives: Lives::new(cores, now),
             acks: Vec::new(),
+            reads: Vec::new(),
             conns: Vec::new(),
             requests: (0..cores).map(|_| VecDeque::new()).collect(),
             handovers: (0..cores).map(|_| (0..cores).map(|_| VecDeque::new()).collect()).collect(),
@@ -290,7 +293,7 @@ impl Net {
             Action::Abort { transport, closing } if ours(transport) => {
                 if let Role::WebSocket(session) | Role::Http { waiting: Some(session) } =
                     self.conns[index(transport)].role
-                    && closing == SLOW_CONSUMER
+                    && matches!(closing, SLOW_CONSUMER | OVER_BUDGET)
                 {
                     self.lives.of(core, session).ends(closing.label);
                 }
@@ -437,6 +440,7 @@ impl Net {
                 if shards[core].begin_packets(session, at) {
                     self.packets(shards, at, session, body.unwrap_or_default().into());
                 } else {
+                    self.lives.ended(&shards[core], session);
                     self.answer(at, Down::Refused(Refusal::UnknownSid));
                 }
             }
@@ -454,7 +458,8 @@ impl Net {
     fn open(&mut self, shard: &mut Shard, at: SlotRef) {
         let core = shard.core().index();
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let handshake = Handshake { kind: Kind::SocketIo, polls: true, query: "", ip, message_bytes_max: 10_000 };
+        let handshake =
+            Handshake { kind: Kind::SocketIo, polls: true, query: "", bearer: None, ip, message_bytes_max: 10_000 };
         let session = shard.open(at, handshake, self.now);
         let mut said = Vec::new();
         shard.outboxes.waiting(session.slot).for_each(|(_, frame)| engineio::append_polled(&mut said, 0, frame));
@@ -744,6 +749,7 @@ impl Net {
             bytes += frame.len();
         }
         shard.outboxes.advance(session.slot, bytes);
+        self.reads.push((self.lives.of(shard.core().index(), session).sid, bytes, true));
         shard.poll_answered(session);
         self.lives.answered(shard.core().index(), session);
         self.respond_to_poll(at, std::str::from_utf8(&body).unwrap());
@@ -767,6 +773,8 @@ impl Net {
         }
         outboxes.advance(session.slot, bytes.len());
         let waits = !outboxes.is_empty(session.slot);
+        let sid = self.lives.of(self.conns[index(at)].core, session).sid;
+        self.reads.push((sid, bytes.len(), !waits));
         self.answer(at, Down::Frames(bytes));
         if !waits && matches!(self.conns[index(at)].role, Role::Closing { peer_closed: true, .. }) {
             self.finish(shards, at);

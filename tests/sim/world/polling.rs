@@ -117,7 +117,7 @@ impl World {
         self.net.pipes[pipe].up.push_back(Up::Open);
         let peer = self.peers.len();
         let namespace = *self.random.pick(&NAMESPACES);
-        let mut client = Client { number: peer, polls: true, socket_io: true, ..Client::default() };
+        let mut client = Client { number: peer, late: true, socket_io: true, ..Client::default() };
         client.memberships.insert(place(namespace, ""), vec![Membership::asked(self.step)]);
         self.model.clients.push(client);
         let of_peer = Peer::new(0, NOWHERE, NOWHERE, Kind::SocketIo, namespace);
@@ -133,6 +133,16 @@ impl World {
             let poller = self.pollers.iter().find(|poller| poller.sid == Some(sid)).expect("somebody has said it");
             if let Some(event) = acknowledged_event(&text) {
                 self.model.clients[poller.peer].acked.entry(event).or_insert(self.step);
+            }
+        }
+    }
+
+    /// Cores have sent what waited, or a part of it.
+    pub(super) fn note_reads(&mut self) {
+        for (sid, bytes, is_empty) in std::mem::take(&mut self.net.reads) {
+            // One that has not read its own id yet is in no room.
+            if let Some(peer) = self.pollers.iter().find(|poller| poller.sid == Some(sid)).map(|poller| poller.peer) {
+                self.note_read(peer, bytes, is_empty);
             }
         }
     }

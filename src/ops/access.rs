@@ -1,0 +1,148 @@
+//! Who may use the HTTP API: whoever brings the token; without one, programs of this machine, and no web page that a
+//! browser of this machine shows. Does not know what the API does.
+
+use super::reply::Reply;
+use crate::base::secret::Secret;
+use crate::proto::http::Head;
+
+/// Who may.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// What a request must bring.
+    pub token: Option<Secret>,
+    /// True if the port is on a loopback address.
+    pub is_local: bool,
+}
+
+impl Access {
+    /// Lets the request in, or says why not.
+    ///
+    /// # Errors
+    /// The answer: 401 with a wrong token or none, 403 where no token would help.
+    pub fn check(&self, head: &Head<'_, '_>) -> Result<(), Reply> {
+        match &self.token {
+            Some(token) => check_token(head, token),
+            None if !self.is_local => Err(Reply::error(
+                403,
+                "the API wants a token where others than this machine reach it; set ops.token_file",
+            )),
+            None => check_program(head),
+        }
+    }
+}
+
+fn check_token(head: &Head<'_, '_>, token: &Secret) -> Result<(), Reply> {
+    let mut values = head.values("authorization");
+    let (only, more) = (values.next(), values.next());
+    let told = only.filter(|_| more.is_none()).and_then(|value| {
+        let (scheme, rest) = value.split_at_checked("Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| rest.trim_ascii())
+    });
+    let (error, challenge) = match told {
+        Some(told) if token.is(told) => return Ok(()),
+        Some(_) => ("the token is not the one in ops.token_file", "Bearer realm=\"roomcast\", error=\"invalid_token\""),
+        None => ("the API wants the token in ops.token_file: Authorization: Bearer …", "Bearer realm=\"roomcast\""),
+    };
+    Err(Reply::error(401, error).with("WWW-Authenticate", challenge))
+}
+
+/// A page that a browser of this machine shows could speak to 127.0.0.1 as well. Its requests have an `Origin`, or
+/// cannot have this content type; and if its own name was made to mean 127.0.0.1 (DNS rebinding), that name is in
+/// `Host`.
+fn check_program(head: &Head<'_, '_>) -> Result<(), Reply> {
+    if head.header("origin").is_some() {
+        let error = "without ops.token_file the API is not for web pages: the request has an Origin";
+        return Err(Reply::error(403, error));
+    }
+    if !head.header("host").is_some_and(is_loopback_name) {
+        let error = "without ops.token_file the API is called localhost, 127.0.0.1 or [::1]; the Host is another";
+        return Err(Reply::error(403, error));
+    }
+    if head.method == "POST" && !head.header("content-type").is_some_and(is_json) {
+        let error = "without ops.token_file the API takes Content-Type: application/json only";
+        return Err(Reply::error(403, error));
+    }
+    Ok(())
+}
+
+/// `localhost`, an address of `127.0.0.0/8` or `[::1]`, with or without a port.
+fn is_loopback_name(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name == "[::1]"
+        || name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn is_json(value: &[u8]) -> bool {
+    let essence = value.split(|&byte| byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::http::{self, HeadStep};
+
+    fn status(access: &Access, request: &str) -> u16 {
+        let text = format!("{request}\r\n\r\n");
+        let mut headers = [httparse::EMPTY_HEADER; http::HEADERS_MAX];
+        match http::parse_head(text.as_bytes(), &mut headers, 8192) {
+            Ok(HeadStep::Complete { head, .. }) => access.check(&head).map_or_else(|reply| reply.status, |()| 200),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_token_lets_in() {
+        let token = Some(Secret::new("0123456789abcdef").unwrap());
+        for is_local in [true, false] {
+            let access = Access { token: token.clone(), is_local };
+            for (header, expected) in [
+                ("Authorization: Bearer 0123456789abcdef", 200),
+                ("authorization: bearer   0123456789abcdef", 200),
+                ("Origin: https://a.example\r\nAuthorization: Bearer 0123456789abcdef", 200),
+                ("Authorization: Bearer 0123456789abcdee", 401),
+                ("Authorization: Bearer", 401),
+                ("Authorization: Basic 0123456789abcdef", 401),
+                ("Authorization: 0123456789abcdef", 401),
+                ("Authorization: Bearer 0123456789abcdef\r\nAuthorization: Bearer x", 401),
+                ("Cookie: token=0123456789abcdef", 401),
+            ] {
+                assert_eq!(status(&access, &format!("POST / HTTP/1.1\r\nHost: any\r\n{header}")), expected, "{header}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_token_only_programs_of_this_machine_are_let_in() {
+        let json = "Content-Type: application/json";
+        for (request, expected) in [
+            ("GET / HTTP/1.1\r\nHost: 127.0.0.1:3200", 200),
+            ("GET / HTTP/1.1\r\nHost: LocalHost", 200),
+            ("GET / HTTP/1.1\r\nHost: [::1]:3200", 200),
+            ("GET / HTTP/1.1\r\nHost: [::1]", 200),
+            ("GET / HTTP/1.1\r\nHost: 127.1.2.3", 200),
+            ("GET / HTTP/1.1\r\nHost: evil.example:3200", 403),
+            ("GET / HTTP/1.1\r\nHost: localhost.evil.example", 403),
+            ("GET / HTTP/1.1\r\nHost: 10.0.0.1", 403),
+            ("GET / HTTP/1.1\r\nHost: localhost:", 403),
+            ("GET / HTTP/1.1\r\nHost: ", 403),
+            ("GET / HTTP/1.0", 403),
+            ("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:3200", 403),
+            ("GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: null", 403),
+            ("POST / HTTP/1.1\r\nHost: localhost", 403),
+            ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain", 403),
+            ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain;application/json", 403),
+            (&format!("POST / HTTP/1.1\r\nHost: localhost\r\n{json}"), 200),
+            (&format!("POST / HTTP/1.1\r\nHost: localhost\r\n{json}; charset=utf-8"), 200),
+            (&format!("POST / HTTP/1.1\r\nHost: localhost\r\n{json}\r\nOrigin: http://a.example"), 403),
+        ] {
+            assert_eq!(status(&Access { token: None, is_local: true }, request), expected, "{request}");
+            assert_eq!(status(&Access { token: None, is_local: false }, request), 403, "{request}");
+        }
+    }
+}
