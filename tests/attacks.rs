@@ -7,7 +7,7 @@ mod common;
 
 use common::polling::{Http, Polling, get, post};
 use common::wire::{self, CONTINUATION, PING, PONG, TEXT, Wire, frame, handshake, text};
-use common::{Publisher, RawClient, Server, wait_until};
+use common::{Publisher, RawClient, Server, http, wait_until};
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
 use std::any::Any;
@@ -28,7 +28,7 @@ struct Outcome {
     open: Box<dyn Any>,
 }
 
-/// `name`: for people. `counters`: metric, reason if it has any, and by how much it grows in the row.
+/// `name`: for people. `counters`: metric, reason or status if it has any, and by how much it grows in the row.
 struct Attack {
     name: &'static str,
     run: fn(&Ground) -> Outcome,
@@ -40,6 +40,8 @@ const AUTH_REFUSALS: &str = "roomcast_auth_refusals_total";
 const CLIENT_ERRORS: &str = "roomcast_client_errors_total";
 const HTTP_REFUSED: &str = "roomcast_http_refused_total";
 const RULE_REFUSALS: &str = "roomcast_rule_refusals_total";
+const PUBLISHER_CLOSES: &str = "roomcast_publisher_closes_total";
+const OPERATOR_REQUESTS: &str = "roomcast_operator_requests_total";
 const CLOSES: &str = "roomcast_closes_total";
 const LINE_ERRORS: &str = "roomcast_ingest_errors_total";
 
@@ -162,6 +164,25 @@ const ATTACKS: &[Attack] = &[
             431[{\"error\":{\"message\":\"the token is for another subject than the one before\",\
             \"code\":\"token_subject\"}}]",
         counters: &[(AUTH_REFUSALS, "token_invalid", 1.0), (AUTH_REFUSALS, "token_subject", 1.0)],
+    },
+    Attack {
+        name: "2,000 tokens whose signatures take time",
+        run: |ground| {
+            let token = token(r#"{"alg":"RS256","kid":"2026-10"}"#, &claims("p9", 60), Signer::Rsa(OTHER_RSA));
+            let mut wire = ground.engine_io("");
+            let mut stream = wire.stream();
+            let connects = text(&format!(r#"40{{"token":"{token}"}}"#)).repeat(2000);
+            let writing = std::thread::spawn(move || stream.write_all(&connects).unwrap());
+            let mut answers = Answers::default();
+            for _ in 0..2000 {
+                let answer = wire.text();
+                answers.add(if answer.contains("\"data\"") { "checked" } else { &answer });
+            }
+            writing.join().unwrap();
+            answers.leave(wire)
+        },
+        answers: "200 x checked; 1800 x 44{\"message\":\"Too many attempts to connect\"}",
+        counters: &[(AUTH_REFUSALS, "token_invalid", 200.0), (RULE_REFUSALS, "connects", 1800.0)],
     },
     // ---- rights ----
     Attack {
@@ -880,12 +901,46 @@ const ATTACKS: &[Attack] = &[
     },
     // ---- publishers ----
     Attack {
+        name: "publishers without the token",
+        run: |ground| {
+            let long = "x".repeat(100_000);
+            ground.strangers(&[
+                r#"{"op":"auth","token":"a-token-that-the-tests-publisi"}"#,
+                r#"{"op":"auth","token":"a-token-that-the-tests-publish "}"#,
+                r#"{"op":"auth","token":""}"#,
+                r#"{"op":"auth","token":null}"#,
+                r#"{"op":"auth"}"#,
+                r#"{"op":"stats"}"#,
+                r#"{"event":"x"}"#,
+                "POST / HTTP/1.1",
+                "\u{16}\u{3}\u{1}",
+                &long,
+            ])
+        },
+        answers: "3 x the token is not the one in the server's ingest.token_file; the connection is closed; \
+            7 x this port wants a token",
+        counters: &[(PUBLISHER_CLOSES, "token_invalid", 3.0), (PUBLISHER_CLOSES, "auth_missing", 7.0)],
+    },
+    Attack {
+        name: "300 publishers who say nothing",
+        run: |ground| {
+            let silent: Vec<Publisher> = (0..300).map(|_| Publisher::connect(&ground.server)).collect();
+            ground.is_served("among 300 silent publishers");
+            let mut answers = Answers::default();
+            for mut publisher in silent {
+                answers.add(&publisher.rest_or_reset());
+            }
+            answers.into()
+        },
+        answers: "300 x ",
+        counters: &[(PUBLISHER_CLOSES, "auth_timeout", 300.0)],
+    },
+    Attack {
         name: "10,000 lines of garbage",
         run: |ground| {
             let mut publisher = ground.publisher();
             let mut answers = Answers::default();
-            for line in
-                ["GET / HTTP/1.1", "\u{0}\u{1}", "{", "[]", "{\"event\":1}", "{\"room\":\"\\u0000\",\"event\":\"e\"}"]
+            for line in ["GARBAGE", "\u{0}\u{1}", "{", "[]", "{\"event\":1}", "{\"room\":\"\\u0000\",\"event\":\"e\"}"]
             {
                 publisher.line(line);
                 answers.add(publisher.receipt()["error"].as_str().unwrap());
@@ -930,12 +985,75 @@ const ATTACKS: &[Attack] = &[
             true",
         counters: &[(LINE_ERRORS, "line_too_long", 1.0)],
     },
+    // ---- operators ----
+    Attack {
+        name: "pages that a browser of this machine shows, and names that mean this machine",
+        run: |ground| {
+            let emit = |lines: &str| {
+                let event = r#"{"room":"train_12951","event":"stolen"}"#;
+                let length = event.len();
+                format!("POST /api/emit HTTP/1.1\r\n{lines}Content-Length: {length}\r\n\r\n{event}")
+            };
+            let json = "Content-Type: application/json\r\n";
+            let local = "Host: 127.0.0.1\r\n";
+            ground.operators(&[
+                &emit(&format!("{local}{json}Origin: https://evil.example\r\n")),
+                &emit(&format!("{local}{json}Origin: null\r\n")),
+                &emit(&format!("{local}Content-Type: text/plain\r\n")),
+                &emit(&format!("{local}Content-Type: application/x-www-form-urlencoded\r\n")),
+                &emit(local),
+                &emit(&format!("Host: evil.example\r\n{json}")),
+                &emit(&format!("Host: 127.0.0.1.evil.example\r\n{json}")),
+                "GET /api/rooms HTTP/1.1\r\nHost: evil.example:3200\r\n\r\n",
+                "OPTIONS /api/emit HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n",
+            ])
+        },
+        answers: "2 x 403 without ops.token_file the API is not for web pages: the request has an Origin; \
+            3 x 403 without ops.token_file the API takes Content-Type: application/json only; \
+            3 x 403 without ops.token_file the API is called localhost, 127.0.0.1 or [::1]; the Host is another; \
+            403 without ops.token_file the API is not for web pages: the request has an Origin",
+        counters: &[(OPERATOR_REQUESTS, "403", 9.0)],
+    },
+    Attack {
+        name: "the API with other things than it wants",
+        run: |ground| {
+            let post = |path: &str, body: &str| {
+                let length = body.len();
+                let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+                format!("{head}Content-Length: {length}\r\n\r\n{body}")
+            };
+            ground.operators(&[
+                &post("/api/emit", &"[".repeat(100_000)),
+                &post("/api/emit", ""),
+                &post("/api/emit", "7"),
+                &post("/api/disconnect", "{}"),
+                &post("/api/join", r#"{"where":{"all":true},"rooms":["\u0000"]}"#),
+                "POST /api/emit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                    Content-Length: 99999999999\r\n\r\n",
+                "GET /api/rooms/..%2f..%2fetc%2fpasswd HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "GET /api/../metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "GET /api/sockets/%00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "GET /api/rooms?limit=99999999999999999999 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            ])
+        },
+        answers: "400 the body is not valid JSON: nested more than 128 levels deep at byte 128; \
+            400 the body is not valid JSON: there is no value; \
+            400 the body must be an object or an array of objects, not a number; \
+            400 \"op\":\"disconnect\" needs \"where\", to say whose sockets: {\"room\":\"…\"} or {\"all\":true}; \
+            400 \"rooms\"[0]: the room name contains a control character; \
+            413 the request body has more than 4194304 bytes; \
+            404 nobody is in that room, and nothing was sent to it lately; \
+            404 there is nothing at /api/../metrics; /api/openapi.json describes the API; \
+            404 there is no such socket in the namespace; \
+            400 \"limit\" must be an integer from 1 to 1000, not 99999999999999999999",
+        counters: &[(OPERATOR_REQUESTS, "400", 6.0), (OPERATOR_REQUESTS, "404", 3.0), (OPERATOR_REQUESTS, "413", 1.0)],
+    },
 ];
 
 fn attacks(cores: usize) {
     let server = Server::start(&CONFIG.replace("{TESTS}", concat!(env!("CARGO_MANIFEST_DIR"), "/tests")), cores);
     let ground = Ground {
-        publisher: RefCell::new(Publisher::connect(&server)),
+        publisher: RefCell::new(publisher(&server)),
         witness: RefCell::new(honest(&server)),
         server,
         row: Cell::new(0),
@@ -948,6 +1066,7 @@ fn attacks(cores: usize) {
         ground.row.set(ground.row.get() + 1);
         let count = |metric: &str, reason: &str| match reason {
             "" => ground.server.metric(metric),
+            status if status.starts_with(char::is_numeric) => ground.server.metric_where(metric, &[("status", status)]),
             _ => ground.server.metric_where(metric, &[("reason", reason)]),
         };
         let before: Vec<f64> = attack.counters.iter().map(|(metric, reason, _)| count(metric, reason)).collect();
@@ -1028,8 +1147,32 @@ impl Ground {
         Http::connect_from(self.address(), self.server.listen)
     }
 
+    /// A publisher who has said the token.
     fn publisher(&self) -> Publisher {
-        Publisher::connect(&self.server)
+        publisher(&self.server)
+    }
+
+    /// What publishers each are told who begin with this, and must hear nothing more. What they say after it is lost.
+    fn strangers(&self, beginnings: &[&str]) -> Outcome {
+        let mut answers = Answers::default();
+        for beginning in beginnings {
+            let mut publisher = Publisher::connect(&self.server);
+            publisher.bytes(format!("{beginning}\n{{\"room\":\"train_12951\",\"event\":\"stolen\"}}\n"));
+            let answer = publisher.receipt();
+            answers.add(answer["error"].as_str().unwrap().split(':').next().unwrap());
+            assert_eq!(publisher.rest_or_reset(), "");
+        }
+        answers.into()
+    }
+
+    /// What the operators' port answers to each of these requests.
+    fn operators(&self, requests: &[&str]) -> Outcome {
+        let one = |request: &&str| {
+            let response = http(self.server.admin, request);
+            let body: serde_json::Value = serde_json::from_str(&response.body).unwrap_or_default();
+            format!("{} {}", response.status, body["error"].as_str().unwrap_or_default())
+        };
+        requests.iter().map(one).collect::<Answers>().into()
     }
 
     fn websocket(&self, path: &str) -> Wire {
@@ -1107,6 +1250,14 @@ impl Ground {
         };
         requests.into_iter().map(one).collect::<Answers>().into()
     }
+}
+
+fn publisher(server: &Server) -> Publisher {
+    let mut publisher = Publisher::connect(server);
+    let token = include_str!("attacks/publish.token").trim_end();
+    let receipt = publisher.ask(&format!(r#"{{"op":"auth","token":"{token}","id":1}}"#));
+    assert_eq!(receipt["ok"], true, "{receipt}");
+    publisher
 }
 
 /// A passenger of the train that everything honest is about.

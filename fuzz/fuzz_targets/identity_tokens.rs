@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
             Ok(claims) => {
                 let (signed, _) = token.rsplit_once('.').expect("a token has parts");
                 assert!(SIGNED.contains(&signed), "nobody has signed {token}");
-                assert_eq!(object(&claims.json)["aud"].to_string().contains("roomcast"), true);
+                assert!(object(&claims.json)["aud"].to_string().contains("roomcast"));
                 assert!(claims.ends_ms.is_none_or(|ends_ms| ends_ms > unix_ms) && claims.admit(&claims));
             }
             Err(error) => check_error(&error, error.label()),
