@@ -115,8 +115,7 @@ pub const BY_REASON: &[(&str, &str)] = &[
 /// that clients cannot make up labels; `*` if there is none.
 pub const BY_ROOMS: &[(&str, &str)] = &[(
     SLOW_CONSUMERS,
-    "What became of slow consumers, by outcome (disconnect, shed: connections; dropped, conflated: events) and pattern of \
-     rooms.",
+    "What became of slow consumers, by outcome (disconnect, shed: connections; dropped, conflated: events) and rooms.",
 )];
 
 /// See [`BY_REASON`].
