@@ -111,8 +111,8 @@ pub const BY_REASON: &[(&str, &str)] = &[
     (SNAPSHOT_EVICTIONS, "Events that rooms no longer keep, by reason."),
 ];
 
-/// Metrics with an `outcome` and a `rooms` label, and their meaning. The latter is a pattern of names from the config, so
-/// that clients cannot make up labels; `*` if there is none.
+/// Metrics with an `outcome` and a `rooms` label, and their meaning. The latter is a pattern of names from the config,
+/// so that clients cannot make up labels; `*` if there is none.
 pub const BY_ROOMS: &[(&str, &str)] = &[(
     SLOW_CONSUMERS,
     "What became of slow consumers, by outcome (disconnect, shed: connections; dropped, conflated: events) and rooms.",
