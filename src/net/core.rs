@@ -713,8 +713,8 @@ impl Core {
                 if conn.paused {
                     return;
                 }
-                // A client that asks faster than it reads the answers waits. When it has read, it is heard again. One that
-                // only lags behind events is heard, or its pongs were not.
+                // A client that asks faster than it reads the answers waits. When it has read, it is heard again. One
+                // that only lags behind events is heard, or its pongs were not.
                 if self.shard.outboxes.answers(session.slot) > self.options.outbox_bytes_max / 2 {
                     conn.paused = true;
                     return;

@@ -1,6 +1,6 @@
 //! What waits to be sent, for all sessions of one core. Frames are shared: a waiting frame costs eight bytes at each
-//! holder. Does not know sockets; a transport driver drains an outbox and says how many bytes it got rid of. What happens
-//! when one is full is in `laggards`.
+//! holder. Does not know sockets; a transport driver drains an outbox and says how many bytes it got rid of. What
+//! happens when one is full is in `laggards`.
 
 mod laggards;
 
@@ -217,8 +217,8 @@ impl Outboxes {
         self.drop_holder(shared.index);
     }
 
-    /// Appends a shared frame, unless the outbox would hold more than `bytes_max` then, even without what may be dropped;
-    /// answers don't count.
+    /// Appends a shared frame, unless the outbox would hold more than `bytes_max` then, even without what may be
+    /// dropped; answers don't count.
     pub fn offer(&mut self, slot: u32, shared: SharedFrame, bytes_max: u32) -> Offer {
         let outbox = &self.boxes[slot as usize];
         if outbox.state != State::Open || outbox.has_no_room(shared, bytes_max) {
@@ -480,8 +480,8 @@ impl Outboxes {
 }
 
 impl Outbox {
-    /// Answers take no room from others. If nothing else waits, there is room for any frame: one that is larger than the
-    /// bound could never be sent otherwise.
+    /// Answers take no room from others. If nothing else waits, there is room for any frame: one that is larger than
+    /// the bound could never be sent otherwise.
     #[inline]
     fn has_no_room(&self, shared: SharedFrame, bytes_max: u32) -> bool {
         let bytes = self.bytes - self.answers;

@@ -78,9 +78,10 @@ impl Shard {
         counters.set_for_rooms(SLOW_CONSUMERS, "shed", &patterns.names[0], patterns.shed);
     }
 
-    /// Tells the other cores what this one's outboxes take. While all take more than the budget, those that hold the most
-    /// are cut, worst first: a core cuts its own as long as they hold at least half of what the worst of any core holds.
-    /// Returns true while more is to be done, here or elsewhere: all cores must be awake then, and call this again.
+    /// Tells the other cores what this one's outboxes take. While all take more than the budget, those that hold the
+    /// most are cut, worst first: a core cuts its own as long as they hold at least half of what the worst of any core
+    /// holds. Returns true while more is to be done, here or elsewhere: all cores must be awake then, and call this
+    /// again.
     pub fn keep_budget(&mut self, budget: &Budget) -> bool {
         let Some(bytes_max) = budget.bytes_max() else { return false };
         let core = self.core.index();

@@ -146,8 +146,8 @@ impl Shard {
         Ok(())
     }
 
-    /// The POST on `transport` is whole. Its packets follow, then [`Shard::end_post`]. False if its session is gone, or ends
-    /// here, as the client asks on and on and does not poll for the answers.
+    /// The POST on `transport` is whole. Its packets follow, then [`Shard::end_post`]. False if its session is gone, or
+    /// ends here, as the client asks on and on and does not poll for the answers.
     #[must_use]
     pub fn begin_packets(&mut self, at: SlotRef, transport: SlotRef) -> bool {
         let (outbox_bytes_max, answers) = (self.options.limits.outbox_bytes_max, self.outboxes.answers(at.slot));

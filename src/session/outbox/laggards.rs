@@ -1,8 +1,8 @@
-//! Outboxes that were full and have not been empty since: what gives way in them, so that newer frames find room. Nothing
-//! is dropped in any other outbox. Does not know rooms, nor why a frame may be dropped.
+//! Outboxes that were full and have not been empty since: what gives way in them, so that newer frames find room.
+//! Nothing is dropped in any other outbox. Does not know rooms, nor why a frame may be dropped.
 //!
-//! A dropped frame leaves a void node behind, as the chain goes one way; void nodes go when they reach the front, or all
-//! at once when there are more of them than others.
+//! A dropped frame leaves a void node behind, as the chain goes one way; void nodes go when they reach the front, or
+//! all at once when there are more of them than others.
 
 use super::{Fate, FrameEntry, NONE, Node, Offer, Outboxes, SharedFrame, State};
 use crate::base::class::PatternId;
