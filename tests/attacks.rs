@@ -1,17 +1,20 @@
-//! What attackers try, against one server in the shape of system 1. Each row says what is sent, what exactly is answered,
-//! and which counters grow. After each row, while the attacker is still there, an honest client that was connected before
-//! and one that comes now are both served. How long that takes is printed and not judged: machines that test are busy.
+//! What attackers try, against one server in the shape of system 1. Each row says what is sent, what exactly is
+//! answered, and which counters grow. After each row, while the attacker is still there, an honest client that was
+//! connected before and one that comes now are both served. How long that takes is printed and not judged: machines
+//! that test are busy.
 
 mod common;
 
 use common::polling::{Http, Polling, get, post};
 use common::wire::{self, CONTINUATION, PING, PONG, TEXT, Wire, frame, handshake, text};
-use common::{Publisher, RawClient, Server};
+use common::{Publisher, RawClient, Server, http, wait_until};
+use data_encoding::BASE64URL_NOPAD;
+use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, Shutdown};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 on_one_and_two_cores!(attacks);
 
@@ -25,7 +28,7 @@ struct Outcome {
     open: Box<dyn Any>,
 }
 
-/// `name`: for people. `counters`: metric, reason if it has any, and by how much it grows in the row.
+/// `name`: for people. `counters`: metric, reason or status if it has any, and by how much it grows in the row.
 struct Attack {
     name: &'static str,
     run: fn(&Ground) -> Outcome,
@@ -33,13 +36,191 @@ struct Attack {
     counters: &'static [(&'static str, &'static str, f64)],
 }
 
+const AUTH_REFUSALS: &str = "roomcast_auth_refusals_total";
 const CLIENT_ERRORS: &str = "roomcast_client_errors_total";
 const HTTP_REFUSED: &str = "roomcast_http_refused_total";
 const RULE_REFUSALS: &str = "roomcast_rule_refusals_total";
+const PUBLISHER_CLOSES: &str = "roomcast_publisher_closes_total";
+const OPERATOR_REQUESTS: &str = "roomcast_operator_requests_total";
 const CLOSES: &str = "roomcast_closes_total";
 const LINE_ERRORS: &str = "roomcast_ingest_errors_total";
 
 const ATTACKS: &[Attack] = &[
+    // ---- tokens ----
+    Attack {
+        name: "no token",
+        run: |ground| ground.tokens([]),
+        answers: "44{\"message\":\"a token is required\",\"data\":{\"code\":\"token_missing\"}}; \
+            {\"type\":\"error\",\"data\":{\"message\":\"a token is required\",\"data\":{\"code\":\"token_missing\"}}}, \
+            close 4401",
+        counters: &[(AUTH_REFUSALS, "token_missing", 2.0)],
+    },
+    Attack {
+        name: "tokens of other keys",
+        run: |ground| {
+            let (hs, rs) = (r#"{"alg":"HS256"}"#, r#"{"alg":"RS256","kid":"2026-10"}"#);
+            // A key of one's own, which comes along with the token.
+            let own = r#"{"alg":"RS256","kid":"2026-10","jku":"https://evil.example/jwks.json","jwk":{"kty":"RSA"}}"#;
+            ground.tokens([
+                token(hs, &claims("p9", 60), Signer::Secret(b"another secret")),
+                token(hs, &claims("p9", 60), Signer::Secret(b"")),
+                token(rs, &claims("p9", 60), Signer::Rsa(OTHER_RSA)),
+                token(own, &claims("p9", 60), Signer::Rsa(OTHER_RSA)),
+                // The right signature, of other claims.
+                format!("{}.{}", good("p9").rsplit_once('.').unwrap().0, good("p8").rsplit_once('.').unwrap().1),
+            ])
+        },
+        answers: "5 x the token's signature is not valid (token_invalid)",
+        counters: &[(AUTH_REFUSALS, "token_invalid", 10.0)],
+    },
+    Attack {
+        name: "no algorithm, and others than the keys'",
+        run: |ground| {
+            let algorithms = ["none", "None", "nOnE", "", "HS384", "RS512", "hs256", "RS256 "];
+            ground.tokens(algorithms.map(|algorithm| {
+                let header = format!(r#"{{"alg":"{algorithm}","typ":"JWT"}}"#);
+                let signed = token(&header, &claims("p9", 60), Signer::Secret(SECRET));
+                if algorithm.len() == 4 { signed[..=signed.rfind('.').unwrap()].to_owned() } else { signed }
+            }))
+        },
+        answers: "8 x the token's algorithm is not accepted (token_invalid)",
+        counters: &[(AUTH_REFUSALS, "token_invalid", 16.0)],
+    },
+    Attack {
+        name: "the public key for a secret",
+        run: |ground| {
+            let header = r#"{"alg":"HS256","kid":"2026-10"}"#;
+            let pem: &[u8] = include_bytes!("keys/rsa.public.pem");
+            let der: String = str::from_utf8(pem).unwrap().lines().filter(|line| !line.starts_with('-')).collect();
+            let secrets = [pem, pem.trim_ascii_end(), der.as_bytes()];
+            ground.tokens(secrets.map(|secret| token(header, &claims("p9", 60), Signer::Secret(secret))))
+        },
+        answers: "3 x the token's signature is not valid (token_invalid)",
+        counters: &[(AUTH_REFUSALS, "token_invalid", 6.0)],
+    },
+    Attack {
+        name: "a key's name that is a path or a query",
+        run: |ground| {
+            let names = ["../../../dev/null", "' UNION SELECT 'x", "\\u0000", "*"];
+            ground.tokens(names.map(|kid| {
+                let header = format!(r#"{{"alg":"RS256","kid":"{kid}"}}"#);
+                token(&header, &claims("p9", 60), Signer::Rsa(OTHER_RSA))
+            }))
+        },
+        answers: "4 x the token's key is not known (token_invalid)",
+        counters: &[(AUTH_REFUSALS, "token_invalid", 8.0)],
+    },
+    Attack {
+        name: "tokens of other times and for others",
+        run: |ground| {
+            let with = |times: &str, aud: &str| hs256(&format!(r#"{{"sub":"p9","role":"ADMIN",{times}"aud":{aud}}}"#));
+            let (past, future) = (unix_s() - 2, unix_s() + 600);
+            ground.tokens([
+                with(&format!(r#""exp":{past},"#), r#""roomcast""#),
+                with(r#""exp":0,"#, r#""roomcast""#),
+                with(r#""exp":-1e300,"#, r#""roomcast""#),
+                with(&format!(r#""exp":{future},"exp":{past},"#), r#""roomcast""#),
+                with(&format!(r#""nbf":{future},"#), r#""roomcast""#),
+                with("", r#""other""#),
+                with("", r#"["other","Roomcast"]"#),
+                with("", "null"),
+                with("", r#"{"roomcast":1}"#),
+            ])
+        },
+        answers: "4 x the token has expired (token_expired); the token is not valid yet (token_not_yet_valid); \
+            4 x the token is for another audience (token_audience)",
+        counters: &[
+            (AUTH_REFUSALS, "token_expired", 8.0),
+            (AUTH_REFUSALS, "token_not_yet_valid", 2.0),
+            (AUTH_REFUSALS, "token_audience", 8.0),
+        ],
+    },
+    Attack {
+        name: "what is no token",
+        run: |ground| {
+            let deep = token(&"[".repeat(3000), "{}", Signer::Secret(SECRET));
+            let encrypted = "eyJhbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ.a.b.c.d".to_owned();
+            let critical = token(r#"{"alg":"HS256","crit":["exp"]}"#, &claims("p9", 60), Signer::Secret(SECRET));
+            let words = hs256(r#"{"sub":"p9","aud":"roomcast","exp":"never"}"#);
+            let texts = ["a", "a.b", "....", "%00.%00.%00", "e30.e30.e30", "bnVsbA.e30."].map(str::to_owned);
+            ground.tokens(texts.into_iter().chain([deep, encrypted, critical, words]))
+        },
+        answers: "10 x the token is not a signed JSON Web Token (token_invalid)",
+        counters: &[(AUTH_REFUSALS, "token_invalid", 20.0)],
+    },
+    Attack {
+        name: "a bad token before a good one, and somebody else's to go on with",
+        run: |ground| {
+            let mut wire = ground.engine_io(&format!("&token={}", good("p9")));
+            wire.write(text(r#"40{"token":"no"}"#));
+            let mut answers = Answers::of(&refused(&wire.text()));
+            wire.write(text("40"));
+            answers.add(&without_sids(&wire.text()));
+            wire.write(text(&format!(r#"421["refresh","{}"]"#, good("p1"))));
+            answers.add(&wire.text());
+            answers.leave(wire)
+        },
+        answers: "the token is not a signed JSON Web Token (token_invalid); 40{\"sid\":\"…\"}; \
+            431[{\"error\":{\"message\":\"the token is for another subject than the one before\",\
+            \"code\":\"token_subject\"}}]",
+        counters: &[(AUTH_REFUSALS, "token_invalid", 1.0), (AUTH_REFUSALS, "token_subject", 1.0)],
+    },
+    Attack {
+        name: "2,000 tokens whose signatures take time",
+        run: |ground| {
+            let token = token(r#"{"alg":"RS256","kid":"2026-10"}"#, &claims("p9", 60), Signer::Rsa(OTHER_RSA));
+            let mut wire = ground.engine_io("");
+            let mut stream = wire.stream();
+            let connects = text(&format!(r#"40{{"token":"{token}"}}"#)).repeat(2000);
+            let writing = std::thread::spawn(move || stream.write_all(&connects).unwrap());
+            let mut answers = Answers::default();
+            for _ in 0..2000 {
+                let answer = wire.text();
+                answers.add(if answer.contains("\"data\"") { "checked" } else { &answer });
+            }
+            writing.join().unwrap();
+            answers.leave(wire)
+        },
+        answers: "200 x checked; 1800 x 44{\"message\":\"Too many attempts to connect\"}",
+        counters: &[(AUTH_REFUSALS, "token_invalid", 200.0), (RULE_REFUSALS, "connects", 1800.0)],
+    },
+    // ---- rights ----
+    Attack {
+        name: "a PASSENGER who wants to be in admin_dashboard",
+        run: |ground| {
+            let connect = format!(r#"40{{"token":"{}"}}"#, good("p9"));
+            let mut answers = Answers::default();
+            for query in ["&role=ADMIN", "&role=PASSENGER&role=ADMIN", "&userId=p1", "&role=ADMIN&userId=p1"] {
+                let mut wire = ground.engine_io(query);
+                wire.write(text(&connect));
+                answers.add(&wire.text());
+            }
+            let mut wire = ground.engine_io("&trainNo=admin_dashboard&claims=%7B%22role%22:%22ADMIN%22%7D");
+            wire.write(text(&connect.replace('}', r#","role":"ADMIN","claims":{"role":"ADMIN"}}"#)));
+            answers.add(&without_sids(&wire.text()));
+            for packet in [r#"42["join","admin_dashboard"]"#, r#"42["watch",{"trainNo":["admin_dashboard"]}]"#] {
+                wire.write(text(packet));
+                answers.add(&wire.text());
+            }
+            let mut publisher = ground.publisher.borrow_mut();
+            for (room, event) in
+                [("admin_dashboard", "STATS_UPDATE"), ("passenger_p1", "secret"), ("passenger_p9", "own")]
+            {
+                let receipt = publisher.ask(&format!(r#"{{"room":"{room}","event":"{event}","id":1}}"#));
+                assert_eq!(receipt["ok"], true);
+            }
+            answers.add(&wire.text());
+            answers.leave(wire)
+        },
+        answers: "4 x 44{\"message\":\"the query asks for more than the token allows\"}; 40{\"sid\":\"…\"}; \
+            42[\"error\",{\"message\":\"no rule allows this\",\"event\":\"join\"}]; \
+            42[\"error\",{\"message\":\"not allowed\",\"event\":\"watch\"}]; 42[\"own\"]",
+        counters: &[
+            (RULE_REFUSALS, "connect", 4.0),
+            (RULE_REFUSALS, "unknown_event", 1.0),
+            (RULE_REFUSALS, "event", 1.0),
+        ],
+    },
     // ---- WebSocket frames ----
     Attack {
         name: "frames without a mask",
@@ -209,8 +390,11 @@ const ATTACKS: &[Attack] = &[
     Attack {
         name: "packets out of their order",
         run: |ground| {
+            let connect = format!(r#"40{{"token":"{}"}}"#, good("p9"));
             let mut answers = Answers::default();
-            for packets in [&[r#"42["who"]"#][..], &[r#"430["who"]"#], &["41"], &["40", "40"], &["2"], &["9"], &[""]] {
+            for packets in
+                [&[r#"42["who"]"#][..], &[r#"430["who"]"#], &["41"], &[&connect, "40"], &["2"], &["9"], &[""]]
+            {
                 let mut wire = ground.engine_io("");
                 for packet in packets {
                     wire.write(text(packet));
@@ -308,10 +492,10 @@ const ATTACKS: &[Attack] = &[
             }
             answers.leave(wire)
         },
-        // One of them is global.
-        answers: "127 x {\"type\":\"watching\",\"data\":{\"trainNo\":…}}; 9873 x {\"type\":\"error\",\"data\":{\"message\":\
-            \"this would make 129 rooms; a socket can be in 128\",\"event\":\"watch\"}}",
-        counters: &[(RULE_REFUSALS, "rooms_per_socket", 9873.0)],
+        // It is in two already.
+        answers: "126 x {\"type\":\"watching\",\"data\":{\"trainNo\":…}}; 9874 x {\"type\":\"error\",\"data\":{\
+            \"message\":\"this would make 129 rooms; a socket can be in 128\",\"event\":\"watch\"}}",
+        counters: &[(RULE_REFUSALS, "rooms_per_socket", 9874.0)],
     },
     Attack {
         name: "more events than a socket may send",
@@ -351,7 +535,8 @@ const ATTACKS: &[Attack] = &[
             }
             answers.leave(wire)
         },
-        answers: "3 x {\"type\":\"error\",\"data\":{\"message\":\"the room name contains a control character\",\"event\":\"watch\"}}; \
+        answers: "3 x {\"type\":\"error\",\"data\":{\"message\":\"the room name contains a control character\",\
+            \"event\":\"watch\"}}; \
             {\"type\":\"error\",\"data\":{\"message\":\"the room name has 10006 bytes; at most 200 are allowed\",\
             \"event\":\"watch\"}}; \
             5 x {\"type\":\"error\",\"data\":{\"message\":\"not allowed\",\"event\":\"watch\"}}",
@@ -701,7 +886,8 @@ const ATTACKS: &[Attack] = &[
     Attack {
         name: "20 clients that read nothing of 20 MB",
         run: |ground| {
-            let silent: Vec<Wire> = (0..20).map(|_| ground.websocket("/ws?trainNo=silent")).collect();
+            let silent: Vec<Wire> =
+                (0..20).map(|_| ground.websocket(&format!("/ws?trainNo=silent&token={}", good("p9")))).collect();
             ground.server.await_metric("roomcast_sockets", &[], 21.0);
             let line = format!(r#"{{"room":"train_silent","event":"x","data":"{}","id":1}}"#, "x".repeat(100_000));
             for _ in 0..200 {
@@ -715,12 +901,46 @@ const ATTACKS: &[Attack] = &[
     },
     // ---- publishers ----
     Attack {
+        name: "publishers without the token",
+        run: |ground| {
+            let long = "x".repeat(100_000);
+            ground.strangers(&[
+                r#"{"op":"auth","token":"a-token-that-the-tests-publisi"}"#,
+                r#"{"op":"auth","token":"a-token-that-the-tests-publish "}"#,
+                r#"{"op":"auth","token":""}"#,
+                r#"{"op":"auth","token":null}"#,
+                r#"{"op":"auth"}"#,
+                r#"{"op":"stats"}"#,
+                r#"{"event":"x"}"#,
+                "POST / HTTP/1.1",
+                "\u{16}\u{3}\u{1}",
+                &long,
+            ])
+        },
+        answers: "3 x the token is not the one in the server's ingest.token_file; the connection is closed; \
+            7 x this port wants a token",
+        counters: &[(PUBLISHER_CLOSES, "token_invalid", 3.0), (PUBLISHER_CLOSES, "auth_missing", 7.0)],
+    },
+    Attack {
+        name: "300 publishers who say nothing",
+        run: |ground| {
+            let silent: Vec<Publisher> = (0..300).map(|_| Publisher::connect(&ground.server)).collect();
+            ground.is_served("among 300 silent publishers");
+            let mut answers = Answers::default();
+            for mut publisher in silent {
+                answers.add(&publisher.rest_or_reset());
+            }
+            answers.into()
+        },
+        answers: "300 x ",
+        counters: &[(PUBLISHER_CLOSES, "auth_timeout", 300.0)],
+    },
+    Attack {
         name: "10,000 lines of garbage",
         run: |ground| {
             let mut publisher = ground.publisher();
             let mut answers = Answers::default();
-            for line in
-                ["GET / HTTP/1.1", "\u{0}\u{1}", "{", "[]", "{\"event\":1}", "{\"room\":\"\\u0000\",\"event\":\"e\"}"]
+            for line in ["GARBAGE", "\u{0}\u{1}", "{", "[]", "{\"event\":1}", "{\"room\":\"\\u0000\",\"event\":\"e\"}"]
             {
                 publisher.line(line);
                 answers.add(publisher.receipt()["error"].as_str().unwrap());
@@ -761,16 +981,80 @@ const ATTACKS: &[Attack] = &[
             answers.add(&publisher.ask(r#"{"event":"x","room":"nobody","id":1}"#)["ok"].to_string());
             answers.into()
         },
-        answers: "the line has more than 1048576 bytes; send less data in one event or raise ingest.line_bytes_max; true",
+        answers: "the line has more than 1048576 bytes; send less data in one event or raise ingest.line_bytes_max; \
+            true",
         counters: &[(LINE_ERRORS, "line_too_long", 1.0)],
+    },
+    // ---- operators ----
+    Attack {
+        name: "pages that a browser of this machine shows, and names that mean this machine",
+        run: |ground| {
+            let emit = |lines: &str| {
+                let event = r#"{"room":"train_12951","event":"stolen"}"#;
+                let length = event.len();
+                format!("POST /api/emit HTTP/1.1\r\n{lines}Content-Length: {length}\r\n\r\n{event}")
+            };
+            let json = "Content-Type: application/json\r\n";
+            let local = "Host: 127.0.0.1\r\n";
+            ground.operators(&[
+                &emit(&format!("{local}{json}Origin: https://evil.example\r\n")),
+                &emit(&format!("{local}{json}Origin: null\r\n")),
+                &emit(&format!("{local}Content-Type: text/plain\r\n")),
+                &emit(&format!("{local}Content-Type: application/x-www-form-urlencoded\r\n")),
+                &emit(local),
+                &emit(&format!("Host: evil.example\r\n{json}")),
+                &emit(&format!("Host: 127.0.0.1.evil.example\r\n{json}")),
+                "GET /api/rooms HTTP/1.1\r\nHost: evil.example:3200\r\n\r\n",
+                "OPTIONS /api/emit HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n",
+            ])
+        },
+        answers: "2 x 403 without ops.token_file the API is not for web pages: the request has an Origin; \
+            3 x 403 without ops.token_file the API takes Content-Type: application/json only; \
+            3 x 403 without ops.token_file the API is called localhost, 127.0.0.1 or [::1]; the Host is another; \
+            403 without ops.token_file the API is not for web pages: the request has an Origin",
+        counters: &[(OPERATOR_REQUESTS, "403", 9.0)],
+    },
+    Attack {
+        name: "the API with other things than it wants",
+        run: |ground| {
+            let post = |path: &str, body: &str| {
+                let length = body.len();
+                let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+                format!("{head}Content-Length: {length}\r\n\r\n{body}")
+            };
+            ground.operators(&[
+                &post("/api/emit", &"[".repeat(100_000)),
+                &post("/api/emit", ""),
+                &post("/api/emit", "7"),
+                &post("/api/disconnect", "{}"),
+                &post("/api/join", r#"{"where":{"all":true},"rooms":["\u0000"]}"#),
+                "POST /api/emit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                    Content-Length: 99999999999\r\n\r\n",
+                "GET /api/rooms/..%2f..%2fetc%2fpasswd HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "GET /api/../metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "GET /api/sockets/%00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "GET /api/rooms?limit=99999999999999999999 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            ])
+        },
+        answers: "400 the body is not valid JSON: nested more than 128 levels deep at byte 128; \
+            400 the body is not valid JSON: there is no value; \
+            400 the body must be an object or an array of objects, not a number; \
+            400 \"op\":\"disconnect\" needs \"where\", to say whose sockets: {\"room\":\"…\"} or {\"all\":true}; \
+            400 \"rooms\"[0]: the room name contains a control character; \
+            413 the request body has more than 4194304 bytes; \
+            404 nobody is in that room, and nothing was sent to it lately; \
+            404 there is nothing at /api/../metrics; /api/openapi.json describes the API; \
+            404 there is no such socket in the namespace; \
+            400 \"limit\" must be an integer from 1 to 1000, not 99999999999999999999",
+        counters: &[(OPERATOR_REQUESTS, "400", 6.0), (OPERATOR_REQUESTS, "404", 3.0), (OPERATOR_REQUESTS, "413", 1.0)],
     },
 ];
 
 fn attacks(cores: usize) {
-    let server = Server::start(CONFIG, cores);
+    let server = Server::start(&CONFIG.replace("{TESTS}", concat!(env!("CARGO_MANIFEST_DIR"), "/tests")), cores);
     let ground = Ground {
-        publisher: RefCell::new(Publisher::connect(&server)),
-        witness: RefCell::new(RawClient::connect_to(&server, "/ws?trainNo=12951")),
+        publisher: RefCell::new(publisher(&server)),
+        witness: RefCell::new(honest(&server)),
         server,
         row: Cell::new(0),
         events: Cell::new(0),
@@ -782,6 +1066,7 @@ fn attacks(cores: usize) {
         ground.row.set(ground.row.get() + 1);
         let count = |metric: &str, reason: &str| match reason {
             "" => ground.server.metric(metric),
+            status if status.starts_with(char::is_numeric) => ground.server.metric_where(metric, &[("status", status)]),
             _ => ground.server.metric_where(metric, &[("reason", reason)]),
         };
         let before: Vec<f64> = attack.counters.iter().map(|(metric, reason, _)| count(metric, reason)).collect();
@@ -808,10 +1093,13 @@ fn attacks(cores: usize) {
     // Nothing is left of them.
     ground.server.await_metric("roomcast_connections", &[], 1.0);
     ground.server.await_metric("roomcast_sockets", &[], 1.0);
-    ground.server.await_metric("process_open_fds", &[], descriptors);
+    // Polling sessions outlive their connections; while there are any, each core has a socket that makes the kernel
+    // note the time of packets.
+    wait_until("descriptors are closed", || ground.server.metric("process_open_fds") <= descriptors + cores as f64);
     let grown = ground.server.anonymous_bytes().saturating_sub(bytes);
     println!("{} KB more memory than before, {} bytes of log", grown >> 10, ground.server.log().len());
     assert!(grown < 64 << 20, "{grown} bytes of memory are not given back");
+    assert!(!ground.server.log().contains("eyJ"), "a token stands in the log:\n{}", ground.server.log());
     assert!(ground.server.log().len() < 10_000, "attackers can fill the log:\n{}", ground.server.log());
 }
 
@@ -830,7 +1118,7 @@ impl Ground {
     #[track_caller]
     fn is_served(&self, when: &str) {
         let start = Instant::now();
-        let mut newcomer = RawClient::connect_to(&self.server, "/ws?trainNo=12951");
+        let mut newcomer = honest(&self.server);
         // Its connection is open before it is in its room; this answer comes after.
         assert!(newcomer.ask(r#"{"type":"who"}"#).starts_with(r#"{"type":"you""#));
         let connected = start.elapsed();
@@ -859,8 +1147,32 @@ impl Ground {
         Http::connect_from(self.address(), self.server.listen)
     }
 
+    /// A publisher who has said the token.
     fn publisher(&self) -> Publisher {
-        Publisher::connect(&self.server)
+        publisher(&self.server)
+    }
+
+    /// What publishers each are told who begin with this, and must hear nothing more. What they say after it is lost.
+    fn strangers(&self, beginnings: &[&str]) -> Outcome {
+        let mut answers = Answers::default();
+        for beginning in beginnings {
+            let mut publisher = Publisher::connect(&self.server);
+            publisher.bytes(format!("{beginning}\n{{\"room\":\"train_12951\",\"event\":\"stolen\"}}\n"));
+            let answer = publisher.receipt();
+            answers.add(answer["error"].as_str().unwrap().split(':').next().unwrap());
+            assert_eq!(publisher.rest_or_reset(), "");
+        }
+        answers.into()
+    }
+
+    /// What the operators' port answers to each of these requests.
+    fn operators(&self, requests: &[&str]) -> Outcome {
+        let one = |request: &&str| {
+            let response = http(self.server.admin, request);
+            let body: serde_json::Value = serde_json::from_str(&response.body).unwrap_or_default();
+            format!("{} {}", response.status, body["error"].as_str().unwrap_or_default())
+        };
+        requests.iter().map(one).collect::<Answers>().into()
     }
 
     fn websocket(&self, path: &str) -> Wire {
@@ -872,7 +1184,7 @@ impl Ground {
 
     /// A client of the raw endpoint.
     fn raw(&self) -> Wire {
-        self.websocket("/ws")
+        self.websocket(&format!("/ws?token={}", good("p9")))
     }
 
     /// An Engine.IO session over WebSocket whose handshake is read.
@@ -885,7 +1197,7 @@ impl Ground {
     /// A Socket.IO client in the main namespace.
     fn socket_io(&self) -> Wire {
         let mut wire = self.engine_io("");
-        wire.write(text("40"));
+        wire.write(text(&format!(r#"40{{"token":"{}"}}"#, good("p9"))));
         assert!(wire.text().starts_with("40{\"sid\":"));
         wire
     }
@@ -905,6 +1217,30 @@ impl Ground {
         self.socket_io_frames(packets.iter().map(|packet| text(packet)))
     }
 
+    /// What clients of either kind hear who connect with these tokens; without any, if there are none. Both hear the
+    /// same.
+    fn tokens(&self, tokens: impl IntoIterator<Item = String>) -> Outcome {
+        let mut answers = Answers::default();
+        for token in tokens {
+            let mut wire = self.engine_io("");
+            wire.write(text(&format!(r#"40{{"token":"{token}"}}"#)));
+            let answer = refused(&wire.text());
+            // In a query, "%" and spaces have a meaning.
+            let encoded: String = token.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let told =
+                heard(&mut self.websocket(&format!("/ws?token={}", if token.len() < 1000 { encoded } else { token })));
+            assert_eq!(told.strip_suffix(", close 4401").map(refused), Some(answer.clone()), "{told}");
+            answers.add(&answer);
+        }
+        if answers.0.is_empty() {
+            let mut wire = self.engine_io("");
+            wire.write(text("40"));
+            answers.add(&wire.text());
+            answers.add(&heard(&mut self.websocket("/ws")));
+        }
+        answers.into()
+    }
+
     /// What is answered to each of these requests, on a connection of its own.
     fn requests(&self, requests: impl IntoIterator<Item = String>) -> Outcome {
         let one = |request: String| {
@@ -914,6 +1250,65 @@ impl Ground {
         };
         requests.into_iter().map(one).collect::<Answers>().into()
     }
+}
+
+fn publisher(server: &Server) -> Publisher {
+    let mut publisher = Publisher::connect(server);
+    let token = include_str!("attacks/publish.token").trim_end();
+    let receipt = publisher.ask(&format!(r#"{{"op":"auth","token":"{token}","id":1}}"#));
+    assert_eq!(receipt["ok"], true, "{receipt}");
+    publisher
+}
+
+/// A passenger of the train that everything honest is about.
+fn honest(server: &Server) -> RawClient {
+    RawClient::connect_to(server, &format!("/ws?trainNo=12951&token={}", good("p1")))
+}
+
+const SECRET: &[u8] = include_bytes!("attacks/hs256.secret").trim_ascii_end();
+const OTHER_RSA: &[u8] = include_bytes!("keys/other-rsa.private.pem");
+
+enum Signer<'a> {
+    Secret(&'a [u8]),
+    Rsa(&'a [u8]),
+}
+
+/// Header and claims, whatever they are, signed.
+fn token(header: &str, claims: &str, signer: Signer<'_>) -> String {
+    let part = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
+    let signed = format!("{}.{}", part(header), part(claims));
+    let (key, algorithm) = match signer {
+        Signer::Secret(secret) => (EncodingKey::from_secret(secret), Algorithm::HS256),
+        Signer::Rsa(pem) => (EncodingKey::from_rsa_pem(pem).unwrap(), Algorithm::RS256),
+    };
+    format!("{signed}.{}", sign(signed.as_bytes(), &key, algorithm).unwrap())
+}
+
+/// A good signature.
+fn hs256(claims: &str) -> String {
+    token(r#"{"alg":"HS256"}"#, claims, Signer::Secret(SECRET))
+}
+
+/// A passenger's claims, which hold for so long.
+fn claims(sub: &str, seconds: u64) -> String {
+    format!(r#"{{"sub":"{sub}","role":"PASSENGER","aud":"roomcast","exp":{}}}"#, unix_s() + seconds)
+}
+
+/// A passenger's good token.
+fn good(sub: &str) -> String {
+    hs256(&claims(sub, 3600))
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// The message and the code in a refusal of a token, by either kind of endpoint.
+fn refused(answer: &str) -> String {
+    let json = &answer[answer.find('{').unwrap_or(0)..];
+    let json: serde_json::Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error} in {answer}"));
+    let error = if json["type"] == "error" { &json["data"] } else { &json };
+    format!("{} ({})", error["message"].as_str().unwrap(), error["data"]["code"].as_str().unwrap())
 }
 
 /// What is heard by who has sent `bytes`, to the end of the connection.

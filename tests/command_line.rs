@@ -60,7 +60,7 @@ fn mistakes_of_usage_are_code_2() {
 
 #[test]
 fn check_says_what_a_config_means() {
-    for example in ["housing-society.toml", "many-trains.toml"] {
+    for example in ["housing-society.toml", "many-trains.toml", "library-seats.toml", "conformance.toml"] {
         let file = format!("{}/examples/{example}", env!("CARGO_MANIFEST_DIR"));
         let (code, out, err) = run(&["check", &file]);
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -92,6 +92,33 @@ fn check_says_what_a_config_means() {
     let (code, _, err) = run(&["check", "/nowhere/config.toml"]);
     assert_eq!(code, 1);
     assert!(err.contains("/nowhere/config.toml"), "{err}");
+}
+
+#[test]
+fn check_says_what_would_happen() {
+    let file = format!("{}/examples/many-trains.toml", env!("CARGO_MANIFEST_DIR"));
+    let identify = [
+        "check",
+        &file,
+        "--as",
+        r#"{"state":{"trainNo":"5"},"rooms":["train:5"]}"#,
+        "--event",
+        "IDENTIFY",
+        "--data",
+        r#"{"role":"TTE","irctcId":"IR1"}"#,
+    ];
+    let (code, out, err) = run(&identify);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("is then in    train:5, user:IR1, role:TTE, train:5:TTE\n"), "{out}");
+    // What is refused is an answer as well.
+    let (code, out, err) = run(&["check", &file, "--event", "IDENTIFY", "--data", r#"{"role":"KING"}"#]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("refused by on[2] in line") && out.contains("hears         error {"), "{out}");
+    for words in [&["--as", "{"][..], &["--data", "1"], &["--as", r#"{"clams":{}}"#]] {
+        let (code, out, err) = run(&[&["check", &file], words].concat());
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains(words[0]), "{err}");
+    }
 }
 
 #[test]

@@ -1,22 +1,33 @@
 //! Many trains (system 5) over plain WebSockets: whatever the order of the messages, each socket is in its rooms, and
 //! each train's events reach its own sockets in order, and no others.
+//!
+//! What the system asks for, and where it is shown:
+//!
+//! * `SUBSCRIBE_TRAIN` and `IDENTIFY` in either order; rooms `train:{trainNo}`, `user:{irctcId}`, `role:{role}`,
+//!   `train:{trainNo}:{role}`: [`rooms_follow_train_and_role`], with the package `ws`
+//! * all on a train, one user, the TTEs of a train, all TTEs: [`rooms_follow_train_and_role`]
+//! * 1,000 trains, an arrival goes to the train's sockets alone: [`each_train_gets_its_own`], with 10 sockets a train
+//!   instead of 200, as 200,000 are more than a test machine bears beside everything else
+//! * messages are `{type, …}`: [`rooms_follow_train_and_role`], [`pipelined_messages_take_effect_in_order`]
+//! * a socket that changes its train leaves the old one: [`rooms_follow_train_and_role`],
+//!   [`pipelined_messages_take_effect_in_order`]
 
 mod common;
 
 use common::swarm::Swarm;
-use common::{Publisher, RawClient, Server, node};
+use common::{Publisher, RawClient, Server, example_for_many, node};
 use std::sync::{Arc, Barrier};
 
 on_one_and_two_cores!(rooms_follow_train_and_role, pipelined_messages_take_effect_in_order, each_train_gets_its_own);
 
 fn rooms_follow_train_and_role(cores: usize) {
-    let server = Server::example("many-trains.toml", cores);
+    let server = Server::start(&example_for_many("many-trains.toml"), cores);
     node("many_trains.js", &server, &[]);
 }
 
 /// A client that waits for no answer: the last message counts.
 fn pipelined_messages_take_effect_in_order(cores: usize) {
-    let server = Server::example("many-trains.toml", cores);
+    let server = Server::start(&example_for_many("many-trains.toml"), cores);
     let mut client = RawClient::connect(&server);
     client.send(r#"{"type":"IDENTIFY","role":"TTE","irctcId":"IR0001"}"#);
     for train in 0..100 {
@@ -55,7 +66,7 @@ const EVENTS_PER_TRAIN: usize = 8;
 const PUBLISHERS: usize = 4;
 
 fn each_train_gets_its_own(cores: usize) {
-    let server = Server::example("many-trains.toml", cores);
+    let server = Server::start(&example_for_many("many-trains.toml"), cores);
     let sockets = TRAINS * SOCKETS_PER_TRAIN;
     let mut swarm = Swarm::connect(&server, "/ws", sockets);
     // Neighbours in the order of connecting are on different trains.

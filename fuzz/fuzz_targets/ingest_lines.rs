@@ -69,6 +69,11 @@ fn check_line(line: &Line<'_>, limits: &Limits, parser: &mut Parser) {
             assert_eq!(rooms.is_empty(), matches!(kind, OpKind::Disconnect { .. }));
             rooms.iter().chain(target).cloned().collect()
         }
+        Request::Query(_) => {
+            assert!(line.id.is_some(), "who asks wants an answer");
+            Vec::new()
+        }
+        Request::Auth { .. } => Vec::new(),
     };
     assert!(rooms.len() <= limits.rooms_max + 1);
     assert!(rooms.iter().all(|room| (1..=limits.room_name_bytes_max).contains(&room.as_str().len())));

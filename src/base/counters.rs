@@ -115,7 +115,8 @@ pub const BY_REASON: &[(&str, &str)] = &[
 /// so that clients cannot make up labels; `*` if there is none.
 pub const BY_ROOMS: &[(&str, &str)] = &[(
     SLOW_CONSUMERS,
-    "What became of slow consumers, by outcome (disconnect, shed: connections; dropped, conflated: events) and rooms.",
+    "What became of slow consumers, by outcome (disconnect, shed: connections; dropped, conflated: events) and \
+     pattern of rooms.",
 )];
 
 /// See [`BY_REASON`].

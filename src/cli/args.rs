@@ -23,11 +23,11 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Serve clients and publishers (the default command)
     Serve(Serve),
-    /// Read a config and say what it means, or what is wrong with it and where
-    Check {
-        /// The config, TOML
-        file: PathBuf,
-    },
+    /// Read a config and say what it means, or what is wrong with it and where; or what would happen to a client
+    #[command(
+        override_usage = "roomcast check FILE\n       roomcast check FILE --as JSON [--event EVENT [--data JSON]]"
+    )]
+    Check(Check),
     /// Publish an event, or with `-` for JSON one event for each line of standard input
     #[command(
         override_usage = "roomcast pub [OPTIONS] ROOM EVENT JSON\n       roomcast pub [OPTIONS] --all EVENT JSON"
@@ -61,6 +61,25 @@ pub(super) struct Serve {
     /// What to log, as in "info,roomcast=debug" [file: log.level]
     #[arg(long, env = "ROOMCAST_LOG", value_name = "FILTER", value_parser = filter)]
     pub(super) log: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Check {
+    /// The config, TOML
+    pub(super) file: PathBuf,
+    /// Say what would happen to this client: an object with any of ns, claims, query, auth, ip, sid, and with what
+    /// earlier messages have left: state, rooms
+    #[arg(long = "as", value_name = "JSON")]
+    pub(super) client: Option<String>,
+    /// … when it has connected and says this
+    #[arg(long, value_name = "EVENT")]
+    pub(super) event: Option<String>,
+    /// … with this data
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    pub(super) data: Option<String>,
+    /// … or with these arguments, an array
+    #[arg(long, value_name = "JSON")]
+    pub(super) args: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -2,25 +2,38 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::Path;
 
-use super::say;
+use super::args::Check;
+use super::words::Words;
+use super::{ask, say};
+use crate::base::class::SnapshotOptions;
 use crate::config::{Alias, AliasKind, Config, EndpointKind, EndpointShape, NUMBERS};
-use crate::session::rules::{ArgsSource, Condition, EventRule, ReplySource, RulesSource, UnknownEvents};
+use crate::session::rules::{
+    ArgsSource, Condition, EmitSource, EventRule, ReplySource, RoomsSource, RulesSource, SlowConsumerSource,
+    SnapshotWish, UnknownEvents,
+};
 
-/// Prints what the config in `file` means.
+/// Longest sentence on a line of its own: terminals rarely show more.
+const LINE_CHARS: usize = 100;
+
+/// Prints what the config means, or what would happen to a client.
 ///
 /// # Errors
-/// The first mistake in it.
-pub(super) fn run(file: &Path, out: &mut dyn Write) -> Result<(), String> {
-    let config = Config::load(file).map_err(|error| error.to_string())?;
+/// The first mistake in the config or the question.
+pub(super) fn run(check: &Check, out: &mut dyn Write) -> Result<(), String> {
+    let config = Config::load(&check.file).map_err(|error| error.to_string())?;
     config.check_exposure().map_err(|error| error.to_string())?;
     config.ingest_token().and_then(|_| config.api_token()).map_err(|error| error.to_string())?;
     let identity = config.identity().map_err(|error| error.to_string())?;
-    let mut text = format!("{} is a valid config.\n\n{}", file.display(), explained(&config));
-    if let Some((_, warnings)) = identity.filter(|(_, warnings)| !warnings.is_empty()) {
-        let _ = writeln!(text, "\nKey files:\n  {}", warnings.join("\n  "));
-    }
+    let text = if ask::is_asked(check) {
+        ask::answer(check, &config, identity.as_ref().map(|(identity, _)| identity))?
+    } else {
+        let mut text = format!("{} is a valid config.\n\n{}", check.file.display(), explained(&config));
+        if let Some((_, warnings)) = identity.filter(|(_, warnings)| !warnings.is_empty()) {
+            let _ = writeln!(text, "\nKey files:\n  {}", warnings.join("\n  "));
+        }
+        text
+    };
     say(out, text.trim_end()).map(|_| ())
 }
 
@@ -160,18 +173,21 @@ fn namespace(rules: &RulesSource, require: bool, text: &mut String) {
         (false, true) => text.push_str("  Clients need no token here.\n"),
         (false, false) => {}
     }
-    if rules.connect.is_empty() {
+    for class in &rules.rooms {
+        rooms(class, text);
+    }
+    if rules.connect.is_empty() && !rules.require.unwrap_or(require) {
         text.push_str("  Every client may connect.\n");
     }
+    let title = match &rules.pattern {
+        None => rules.title(),
+        Some(_) => "such a namespace",
+    };
     for rule in &rules.connect {
-        let rule = rule.clone();
-        let (when, allow, error, set) = (rule.when, rule.allow, rule.error, rule.set);
-        let (leave, join, reply) = (rule.leave, rule.join, rule.reply);
-        let rule = EventRule { when, allow, error, set, leave, join, reply, ..EventRule::default() };
-        sentence("A client that connects", "may", &rule, text);
+        sentence(&format!("connects to {title}"), "may", &rule.to_event_rule(), text);
     }
     for rule in &rules.on {
-        sentence(&format!("A client that says {:?}", rule.event), "is heard", rule, text);
+        sentence(&format!("says {:?}", rule.event), "is heard", rule, text);
     }
     text.push_str(match (rules.on.is_empty(), rules.unknown_events) {
         (true, UnknownEvents::Error) => "  Whatever clients say is refused: there is no [[namespace.on]].\n",
@@ -181,22 +197,66 @@ fn namespace(rules: &RulesSource, require: bool, text: &mut String) {
     });
 }
 
-/// `A client that says "x", if C: only if A. Joins R, is answered "y".`
-fn sentence(subject: &str, plain: &str, rule: &EventRule, text: &mut String) {
-    let _ = write!(text, "  {subject}");
-    match &rule.when {
-        None | Some(Condition::Fixed(true)) => {}
-        Some(Condition::Fixed(false)) => text.push_str(", never"),
-        Some(Condition::Expression(when)) => {
-            let _ = write!(text, ", if {}", one_line(when));
+/// `Rooms route:* keep the last event of each key, …; a member that reads too slowly …`
+fn rooms(class: &RoomsSource, text: &mut String) {
+    let default = SnapshotOptions::default();
+    let mut parts = Vec::new();
+    if let Some(snapshot) = &class.snapshot {
+        let keys = snapshot.keys_max.unwrap_or(default.keys_max as u64);
+        let bytes = snapshot.bytes_max.unwrap_or(default.bytes_max as u64);
+        let age = match snapshot.age_ms_max {
+            0 => String::new(),
+            age => format!(", for {age} ms"),
+        };
+        parts.push(format!("keep the last event of each key{age}: up to {keys} keys and {bytes} bytes a room"));
+    }
+    match &class.key {
+        Some(key) => parts.push(format!("take {key} for an event's key, unless its line has one")),
+        None if class.snapshot.is_some() => parts.push("know only the keys that lines have".to_owned()),
+        None => {}
+    }
+    parts.push(
+        match class.slow_consumer {
+            SlowConsumerSource::Disconnect => "disconnect a member that reads too slowly",
+            SlowConsumerSource::DropOldest => "leave out the oldest events for a member that reads too slowly",
+            SlowConsumerSource::Conflate => {
+                "leave out all but the newest of each key for a member that reads too slowly"
+            }
         }
+        .to_owned(),
+    );
+    let names = if class.r#match.iter().any(|name| name == "*") {
+        "All rooms".to_owned()
+    } else {
+        format!("Rooms {}", class.r#match.join(", "))
+    };
+    let _ = writeln!(text, "  {names}:\n    {}.", parts.join(";\n    "));
+}
+
+/// `An ADMIN who says "x", if C: is refused unless A; joins R; is answered with "y".`
+fn sentence(says: &str, plain: &str, rule: &EventRule, text: &mut String) {
+    let when = match &rule.when {
+        Some(Condition::Expression(when)) => Words::of(when),
+        None | Some(Condition::Fixed(_)) => Words::default(),
+    };
+    let mut subject = match &when.who {
+        Some(who) => format!("  {} who {says}", capitalized(who)),
+        None => format!("  A client that {says}"),
+    };
+    if rule.when == Some(Condition::Fixed(false)) {
+        subject.push_str(", never");
+    }
+    if !when.clauses.is_empty() {
+        let _ = write!(subject, ", if {}", when.clauses.join(", and "));
     }
     let mut parts = Vec::new();
     let words = rule.error.as_ref().map_or_else(String::new, |error| format!(" with the words {:?}", error.message));
     match &rule.allow {
         None | Some(Condition::Fixed(true)) => {}
         Some(Condition::Fixed(false)) => parts.push(format!("is refused{words}")),
-        Some(Condition::Expression(allow)) => parts.push(format!("is refused{words} unless {}", one_line(allow))),
+        Some(Condition::Expression(allow)) => {
+            parts.push(format!("is refused{words} unless {}", Words::of(allow).clause()))
+        }
     }
     let names: Vec<&str> = rule.set.keys().map(String::as_str).collect();
     for (verb, rooms) in [("leaves", &rule.leave), ("joins", &rule.join)] {
@@ -213,17 +273,39 @@ fn sentence(subject: &str, plain: &str, rule: &EventRule, text: &mut String) {
         Some(ArgsSource::Text(_)) => parts.push("gets its arguments back as acknowledgement, if it asks".to_owned()),
         Some(ArgsSource::Args(_)) => parts.push("gets an acknowledgement, if it asks".to_owned()),
     }
+    match &rule.snapshot {
+        None | Some(SnapshotWish::OfJoined(false)) => {}
+        Some(SnapshotWish::OfJoined(true)) => {
+            parts.push("gets what the joined rooms keep, then what is new in them".to_owned());
+        }
+        Some(SnapshotWish::OfRoom(room)) => parts.push(format!("is told what {room} keeps")),
+    }
+    parts.extend(rule.emit.iter().map(emitted));
     if rule.disconnect {
         parts.push("is disconnected".to_owned());
     }
     if parts.is_empty() {
         parts.push(plain.to_owned());
     }
-    let _ = writeln!(text, ":\n    {}.", parts.join(";\n    "));
+    let one = format!("{subject}{} {}.", if when.clauses.is_empty() { "" } else { "," }, parts[0]);
+    if parts.len() == 1 && one.chars().count() <= LINE_CHARS {
+        let _ = writeln!(text, "{one}");
+    } else {
+        let _ = writeln!(text, "{subject}:\n    {}.", parts.join(";\n    "));
+    }
 }
 
-fn one_line(expression: &str) -> String {
-    expression.split_whitespace().collect::<Vec<_>>().join(" ")
+/// `sends "said" to room:{data.room}, itself excepted`
+fn emitted(emit: &EmitSource) -> String {
+    let rooms = emit.rooms.as_ref().map_or_else(|| "the whole namespace".to_owned(), |rooms| rooms.join(", "));
+    let except = if emit.to_self == Some(false) { ", itself excepted" } else { "" };
+    let volatile = if emit.volatile { ", but to nobody who must wait for it" } else { "" };
+    format!("sends {:?} to {rooms}{except}{volatile}", emit.event)
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// The numbers that are not as in the built-in config.
@@ -262,12 +344,12 @@ log         info, auto
 namespace /
   Every client may connect.
   A client that says "subscribe":
-    is refused unless type(data.room) == string;
+    is refused unless its room is a string;
     joins {data.room};
     is answered with "subscribed";
     gets an acknowledgement, if it asks.
   A client that says "unsubscribe":
-    is refused unless type(data.room) == string;
+    is refused unless its room is a string;
     leaves {data.room};
     is answered with "unsubscribed";
     gets an acknowledgement, if it asks.
@@ -305,6 +387,14 @@ All limits have their defaults.
             kind = "websocket-echo"
             [[namespace]]
             name = "/a"
+            [[namespace.rooms]]
+            match = ["train:*", "x"]
+            key = "data.no"
+            snapshot = { keys_max = 10, age_ms_max = 60_000 }
+            slow_consumer = "conflate"
+            [[namespace.rooms]]
+            match = ["*"]
+            slow_consumer = "drop_oldest"
             [[namespace.connect]]
             when = """
               has(query.a)
@@ -312,12 +402,31 @@ All limits have their defaults.
             """
             join = ["a:{query.a}", "all"]
             set = { a = 1, b = 2 }
+            [[namespace.connect]]
+            when = "claims.role == 'ADMIN'"
+            join = ["admin_dashboard"]
+            [[namespace.connect]]
+            when = "claims.role in ['TTE', 'GUARD'] && has(claims.sub)"
+            allow = "claims.sub.startsWith('IR')"
+            join = ["tte_{claims.sub}"]
             [[namespace.on]]
             event = "bye"
             disconnect = true
             ack = "{args}"
             [[namespace.on]]
             event = "ping"
+            [[namespace.on]]
+            event = "look"
+            snapshot = "train:{data.no}"
+            reply = { event = "seen", data = "{snapshot}" }
+            [[namespace.on]]
+            event = "say"
+            join = ["train:{data.no}"]
+            snapshot = true
+            emit = [
+                { rooms = ["train:{data.no}", "x"], event = "said", data = "{data}", to_self = false },
+                { event = "noise", volatile = true },
+            ]
             [[namespace.on]]
             event = "no"
             allow = false
@@ -348,16 +457,32 @@ namespace /
   Whatever clients say is refused: there is no [[namespace.on]].
 
 namespace /a
-  A client that connects, if has(query.a) && true:
+  Rooms train:*, x:
+    keep the last event of each key, for 60000 ms: up to 10 keys and 262144 bytes a room;
+    take data.no for an event's key, unless its line has one;
+    leave out all but the newest of each key for a member that reads too slowly.
+  All rooms:
+    leave out the oldest events for a member that reads too slowly.
+  A client that connects to /a, if the query's a is given, and true:
     joins a:{query.a}, all;
     is remembered with state.a, state.b.
+  An ADMIN who connects to /a joins admin_dashboard.
+  A TTE or a GUARD who connects to /a, if the token's sub is given:
+    is refused unless the token's sub begins with "IR";
+    joins tte_{claims.sub}.
   A client that says "bye":
     gets its arguments back as acknowledgement, if it asks;
     is disconnected.
-  A client that says "ping":
-    is heard.
-  A client that says "no":
-    is refused with the words "never".
+  A client that says "ping" is heard.
+  A client that says "look":
+    is answered with "seen";
+    is told what train:{data.no} keeps.
+  A client that says "say":
+    joins train:{data.no};
+    gets what the joined rooms keep, then what is new in them;
+    sends "said" to train:{data.no}, x, itself excepted;
+    sends "noise" to the whole namespace, but to nobody who must wait for it.
+  A client that says "no" is refused with the words "never".
   Whatever else clients say is refused.
 
 every namespace whose name matches /w-[0-9]+ as a whole
@@ -402,13 +527,14 @@ tokens      in auth.token, else cookie.t; for a or b; issued by https://id; anew
 publishers  127.0.0.1:3100
 "#;
         assert!(is.starts_with(start), "{is}");
-        assert!(is.contains("namespace /\n  No client connects without a valid token.\n  Every"), "{is}");
+        assert!(is.contains("namespace /\n  No client connects without a valid token.\n  Whatever"), "{is}");
         assert!(is.contains("namespace /open\n  Clients need no token here.\n  Every"), "{is}");
     }
 
     #[test]
     fn a_broken_config_is_told_with_its_place() {
         let file = std::env::temp_dir().join(format!("roomcast-check-{}.toml", std::process::id()));
+        let check = Check { file: file.clone(), client: None, event: None, data: None, args: None };
         for (text, error) in [
             ("[server]\ncores = -1", ":2:9: server.cores = -1: must be between 0 and 1024"),
             ("cors.origins = [\"a.b\"]", ":1:17: cors.origins[0] = \"a.b\": the scheme is missing: write"),
@@ -417,12 +543,12 @@ publishers  127.0.0.1:3100
             ("ops.listen = \"0.0.0.0:1\"", ":1:14: ops.listen = \"0.0.0.0:1\": anyone who reaches"),
         ] {
             std::fs::write(&file, text).unwrap();
-            let said = run(&file, &mut Vec::new()).unwrap_err();
+            let said = run(&check, &mut Vec::new()).unwrap_err();
             assert!(said.starts_with(&format!("{}{error}", file.display())), "{said}");
         }
         std::fs::write(&file, "").unwrap();
         let mut out = Vec::new();
-        run(&file, &mut out).unwrap();
+        run(&check, &mut out).unwrap();
         assert!(out.starts_with(format!("{} is a valid config.\n\nclients ", file.display()).as_bytes()));
         std::fs::remove_file(file).unwrap();
     }

@@ -1,9 +1,11 @@
 //! The command line: what was asked for, and the small commands besides the server. Does not know how the server works.
 
 mod args;
+mod ask;
 mod check;
 mod publish;
 mod tail;
+mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -47,7 +49,7 @@ fn run(command: Command) -> Result<(), String> {
             let is_development = config.is_development();
             server::run(config, serve.ports_file, is_development)
         }
-        Command::Check { file } => check::run(&file, &mut out),
+        Command::Check(check) => check::run(&check, &mut out),
         Command::Pub(publish) => publish::run(&publish, &mut io::stdin().lock(), &mut out, &mut err),
         Command::Tail(tail) => tail::run(&tail, &mut out, &mut err),
     }

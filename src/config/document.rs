@@ -113,6 +113,11 @@ impl Document {
         if is_header { String::new() } else { shortened(value) }
     }
 
+    /// The line, from 1, in which the value at `path` begins.
+    pub(super) fn line_of(&self, path: &[PathStep]) -> Option<usize> {
+        self.locate(path).map(|span| line_and_column(&self.text, span.start).0)
+    }
+
     /// Where the value at `path` stands. A table counts as the array of itself: the step `[0]` into one stays there.
     pub(super) fn locate(&self, path: &[PathStep]) -> Option<Range<usize>> {
         let tables = DeTable::parse(&self.text).ok()?;

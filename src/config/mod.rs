@@ -511,6 +511,19 @@ impl Config {
         &self.namespaces
     }
 
+    /// The line of the file in which a rule begins: of the namespace at `index` of [`Config::rules`], the rule at
+    /// `rule` of its `connect` or `on`.
+    #[must_use]
+    pub fn place_of_rule(&self, index: usize, kind: &str, rule: usize) -> Option<usize> {
+        let RulesSource { name, pattern, .. } = self.namespaces.get(index)?;
+        // The namespace / was put first, wherever it stands. No two have one name.
+        let file: File = toml::from_str(&self.document.text).ok()?;
+        let at = file.namespace.iter().position(|other| other.name == *name && other.pattern == *pattern)?;
+        let mut path = namespace_path(at, kind);
+        path.push(PathStep::Index(rule));
+        self.document.line_of(&path)
+    }
+
     /// For the data plane of clients.
     #[must_use]
     pub fn net_options(&self) -> net::Options {

@@ -338,7 +338,7 @@ impl Publisher {
                 None if self.ended && !rest.is_empty() => (rest, rest.len()),
                 None => {
                     if self.skipping || rest.len() > self.line_bytes_max(desk) {
-                        self.skip(desk, shard);
+                        self.skip(rest, desk, shard);
                         return (buffer.len(), self.refused.map_or(Progress::Hungry, Progress::Refused));
                     }
                     let waits = !self.unanswered.is_empty() || !self.asking.is_empty() || !self.finding.is_empty();
@@ -352,7 +352,7 @@ impl Publisher {
             }
             self.lines += 1;
             if line.len() > self.line_bytes_max(desk) {
-                self.too_long(desk, shard);
+                self.too_long(line, desk, shard);
             } else if !line.is_empty() {
                 self.line(line, desk, shard, me);
             }
@@ -369,10 +369,10 @@ impl Publisher {
     }
 
     /// The rest of a line that is too long already is thrown away as it comes.
-    fn skip(&mut self, desk: &Desk, shard: &mut Shard) {
+    fn skip(&mut self, line: &[u8], desk: &Desk, shard: &mut Shard) {
         if !std::mem::replace(&mut self.skipping, true) {
             self.lines += 1;
-            self.too_long(desk, shard);
+            self.too_long(line, desk, shard);
         }
     }
 
@@ -381,10 +381,16 @@ impl Publisher {
         if self.locked { max.min(LOCKED_LINE_BYTES_MAX) } else { max }
     }
 
-    fn too_long(&mut self, desk: &Desk, shard: &mut Shard) {
+    /// `line` is the beginning of one at least.
+    fn too_long(&mut self, line: &[u8], desk: &Desk, shard: &mut Shard) {
         if self.locked {
             shard.counters.lines += 1;
             return self.send_away(None, LOCKED, "auth_missing", shard);
+        }
+        // A request's address may be as long as a browser lets it: its body must not be heard for that.
+        if self.lines == 1 && !line.starts_with(b"{") {
+            shard.counters.lines += 1;
+            return self.send_away(None, NOT_HTTP, "http", shard);
         }
         let message = format!(
             "the line has more than {} bytes; send less data in one event or raise ingest.line_bytes_max",
@@ -805,6 +811,12 @@ mod tests {
             (
                 false,
                 format!("POST / HTTP/1.1\r\nHost: a\r\n\r\n{event}\n"),
+                "{\"id\":null,\"ok\":false,".to_owned(),
+                Some("http"),
+            ),
+            (
+                false,
+                format!("POST /{} HTTP/1.1\r\nHost: a\r\n\r\n{event}\n", "a".repeat(1 << 20)),
                 "{\"id\":null,\"ok\":false,".to_owned(),
                 Some("http"),
             ),

@@ -143,8 +143,12 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
              loopback only"
         );
     }
+    if std::env::var_os("REDIS_URL").is_some_and(|url| !url.is_empty()) {
+        tracing::warn!("REDIS_URL is set, but this version serves from one server only: it does not use Redis");
+    }
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), cores, %listen, %ingest, %admin, "roomcast is ready"
+        version = env!("CARGO_PKG_VERSION"), mode = "single-server", cores, %listen, %ingest, %admin,
+        "roomcast is ready"
     );
     if let Some(file) = ports_file {
         write_ports(&file, addresses)?;

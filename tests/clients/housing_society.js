@@ -1,10 +1,14 @@
 // Gates of housing societies, with socket.io-client as the apps use it.
 "use strict";
 const { io } = require("socket.io-client");
-const { listen, run, assert, Publisher, once, metric, until } = require("./lib");
+const { listen, run, limit, args, assert, Publisher, once, metric, until } = require("./lib");
+const { prove } = require("./isolation");
 
-async function app(joins) {
-  const socket = io(`http://${listen}`, { transports: ["websocket"], forceNew: true });
+// Flutter's client prefers polling or WebSocket as it is told; undefined: polling, then WebSocket.
+const TRANSPORTS = { default: undefined, polling: ["polling"], websocket: ["websocket"] };
+
+async function app(joins, transports) {
+  const socket = io(`http://${listen}`, { forceNew: true, ...(transports && { transports }) });
   const got = [];
   socket.onAny((name, ...args) => {
     if (name !== "room_joined") got.push([name, ...args]);
@@ -22,16 +26,17 @@ async function app(joins) {
   return { socket, got };
 }
 
-run(async () => {
-  const flatA = await app([["flat", "A-101"]]);
-  const flatB = await app([["flat", "B-202"]]);
+async function rooms() {
+  const transports = TRANSPORTS[args[1]];
+  const flatA = await app([["flat", "A-101"]], transports);
+  const flatB = await app([["flat", "B-202"]], transports);
   // A family with two devices.
-  const flatA2 = await app([["flat", "A-101"]]);
-  const gate1 = await app([["society", "S1"]]);
-  const gate2 = await app([["society", "S2"]]);
+  const flatA2 = await app([["flat", "A-101"]], transports);
+  const gate1 = await app([["society", "S1"]], transports);
+  const gate2 = await app([["society", "S2"]], transports);
   // Lives in A-101 and runs the gate of S2; ids may be numbers.
-  const both = await app([["flat", "A-101"], ["society", "S2"], ["flat", 7]]);
-  const nobody = await app([]);
+  const both = await app([["flat", "A-101"], ["society", "S2"], ["flat", 7]], transports);
+  const nobody = await app([], transports);
   const all = [flatA, flatB, flatA2, gate1, gate2, both, nobody];
 
   // Other types of room, and rooms by way of an id, are refused by the event `error` and join nothing.
@@ -107,4 +112,38 @@ run(async () => {
   await until(async () => (await metric("roomcast_deliveries_total")) >= without + 2);
   assert.strictEqual(await metric("roomcast_deliveries_total"), without + 2);
   assert.deepStrictEqual(flatA.got, []);
-});
+}
+
+// A thousand rooms: 900 flats and 100 societies. Each flat's app is in its society's room, too; each society has a gate, and
+// some families have two devices or two flats.
+async function isolation() {
+  limit(300);
+  const members = [];
+  const add = async (joins) => {
+    const index = members.length;
+    const transports = index % 20 === 0 ? TRANSPORTS.polling : index % 5 === 0 ? undefined : TRANSPORTS.websocket;
+    const member = { rooms: joins.map(([type, id]) => `${type}:${id}`), got: [] };
+    members.push(member);
+    member.got = (await app(joins, transports)).got;
+  };
+  const flat = (index) => ["flat", `F-${index}`];
+  const society = (index) => ["society", `S-${index % 100}`];
+  let wave = [];
+  const begin = async (joins) => {
+    wave.push(add(joins));
+    if (wave.length === 64) await Promise.all(wave.splice(0));
+  };
+  for (let index = 0; index < 900; index++) {
+    await begin([flat(index), society(index)]);
+    if (index % 30 === 0) await begin([flat(index)]);
+    if (index % 45 === 0) await begin([flat(index), flat((index + 450) % 900), society(index + 450)]);
+  }
+  for (let index = 0; index < 100; index++) await begin([society(index)]);
+  await Promise.all(wave);
+  const rooms = [...Array(900).keys()].map((index) => flat(index).join(":"));
+  rooms.push(...[...Array(100).keys()].map((index) => society(index).join(":")));
+  await prove({ members, rooms, names: ["visitor_request", "request_approved", "visitor_timeout"], events: 4000 });
+}
+
+const tests = { rooms, isolation };
+run(() => tests[args[0]]());

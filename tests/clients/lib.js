@@ -3,6 +3,9 @@
 const net = require("net");
 const http = require("http");
 const assert = require("assert");
+const crypto = require("crypto");
+const fs = require("fs");
+const path = require("path");
 
 let watchdog;
 
@@ -96,8 +99,56 @@ async function until(holds) {
   while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 10));
 }
 
+// The answer to an HTTP request: its status, headers, and body, parsed where it is JSON.
+async function request(address, method, target, { headers = {}, body } = {}) {
+  const [host, port] = address.split(":");
+  return new Promise((resolve, reject) => {
+    const options = { host, port, method, path: target, headers, agent: false };
+    const sent = http.request(options, (response) => {
+      let text = "";
+      response.on("data", (data) => (text += data));
+      response.on("end", () => {
+        const isJson = (response.headers["content-type"] ?? "").startsWith("application/json");
+        const { statusCode: status, headers } = response;
+        resolve({ status, headers, body: isJson ? JSON.parse(text) : text });
+      });
+    });
+    sent.on("error", reject);
+    sent.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}
+
+// A token with these claims, by the demo key of `examples/keys` or another one. It ends in an hour unless they say when.
+function token(claims, secret) {
+  const demo = path.join(__dirname, "../../examples/keys/demo-hs256.secret");
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const exp = Math.floor(Date.now() / 1000) + 3600;
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ exp, ...claims })}`;
+  const key = secret ?? fs.readFileSync(demo, "utf8").replace(/\n$/, "");
+  return `${signed}.${crypto.createHmac("sha256", key).update(signed).digest("base64url")}`;
+}
+
+// Numbers from a seed (mulberry32): `random(n)` is one of 0 to n - 1.
+function randomFrom(seed) {
+  let state = seed;
+  return (n) => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) % n;
+  };
+}
+
+// The seed that is asked for by the variable SEED, or a new one; printed in any case, so that a failure can be repeated.
+function seed() {
+  const chosen = Number(process.env.SEED ?? crypto.randomInt(2 ** 31));
+  console.log(`SEED=${chosen}`);
+  return chosen;
+}
+
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 module.exports = {
-  listen, ingest, admin, args, isReference, limit, run, assert, Publisher, once, metric, until, sleep,
+  listen, ingest, admin, args, isReference, limit, run, assert, Publisher, once, metric, until, sleep, request,
+  token, randomFrom, seed,
 };

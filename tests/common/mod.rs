@@ -90,9 +90,16 @@ pub struct Setup {
     cores: usize,
     listen: String,
     descriptors_max: Option<u32>,
+    variables: Vec<(String, String)>,
 }
 
 impl Setup {
+    /// With this variable in its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Setup {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Listens at this address instead of at a free port.
     pub fn listen(mut self, address: SocketAddr) -> Setup {
         self.listen = address.to_string();
@@ -121,6 +128,7 @@ impl Setup {
             }
         };
         let cores = self.cores.to_string();
+        command.env_remove("REDIS_URL").envs(self.variables);
         command.arg("serve").arg("--config").arg(&config).arg("--ports-file").arg(&ports);
         command.args(["--cores", &cores, "--listen", &self.listen]);
         command.args(["--ingest", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
@@ -163,7 +171,13 @@ pub struct Server {
 impl Server {
     /// For settings beyond config and cores.
     pub fn setup(config: &str, cores: usize) -> Setup {
-        Setup { config: config.to_owned(), cores, listen: "127.0.0.1:0".to_owned(), descriptors_max: None }
+        Setup {
+            config: config.to_owned(),
+            cores,
+            listen: "127.0.0.1:0".to_owned(),
+            descriptors_max: None,
+            variables: Vec::new(),
+        }
     }
 
     #[track_caller]
@@ -325,9 +339,33 @@ impl Drop for Server {
     }
 }
 
-/// The text of a config in `examples/`.
+/// The text of a config in `examples/`, for a server that reads it elsewhere.
 pub fn example(name: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)).unwrap()
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let keys = folder.join("keys");
+    fs::read_to_string(folder.join(name)).unwrap().replace("\"keys/", &format!("\"{}/", keys.display()))
+}
+
+/// The same without what a single machine with a thousand clients runs into: limits per address and second.
+pub fn example_for_many(name: &str) -> String {
+    let limits = ["connections_per_ip", "handshakes_", "events_per_socket"];
+    let is_limit = |line: &str| limits.iter().any(|limit| line.starts_with(limit));
+    example(name).lines().filter(|line| !is_limit(line)).map(|line| format!("{line}\n")).collect()
+}
+
+/// The example with one of its settings changed: `key` stands there with another value.
+#[track_caller]
+pub fn example_with(name: &str, settings: &[(&str, &str)]) -> String {
+    let mut found = 0;
+    let text = example(name);
+    let changed = text.lines().map(|line| {
+        let setting = settings.iter().find(|(key, _)| line.split('=').next().is_some_and(|name| name.trim() == *key));
+        found += usize::from(setting.is_some());
+        setting.map_or_else(|| format!("{line}\n"), |(key, value)| format!("{key} = {value}\n"))
+    });
+    let changed = changed.collect();
+    assert_eq!(found, settings.len(), "{name} has each of {settings:?} once");
+    changed
 }
 
 /// One line of `/metrics`.

@@ -17,8 +17,8 @@ pub use self::response::{CONTINUE, Connection, Response, reason_phrase, write_up
 /// Headers that a request may have: generous for a browser behind proxies, and 2 KB of scratch space on the stack.
 pub const HEADERS_MAX: usize = 64;
 const _: () = assert!(HEADERS_MAX * size_of::<Header<'_>>() == 2048);
-/// Parameters that a query may have. Rules read it with each of a client's events: with the 4,000 that fit into a head, an
-/// event of a few bytes cost as much as a hundred others.
+/// Parameters that a query may have. Rules read it with each of a client's events: with the 4,000 that fit into a head,
+/// an event of a few bytes cost as much as a hundred others.
 pub const PARAMETERS_MAX: usize = 64;
 
 /// A request without its body. Everything in it is borrowed from the buffer it was parsed from.

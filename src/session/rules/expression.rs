@@ -27,7 +27,7 @@ use crate::proto::json;
 const LOOK_BYTES_MAX: usize = 64 * 1024;
 /// Most JSON values under one path that CEL gets to see.
 const VALUES_MAX: usize = 1024;
-/// Most bytes of a CEL error in a reason: the crate's messages quote whole values.
+/// Most bytes of a CEL error in a reason: it may name a key that a client asked for.
 const ERROR_BYTES_MAX: usize = 200;
 
 /// What is wrong with an expression or template.
@@ -300,12 +300,44 @@ impl<'a> Slots<'a> {
         {
             return reason.clone();
         }
-        let mut text = error.to_string();
+        let mut text = words(error);
         if text.len() > ERROR_BYTES_MAX {
             text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
             text.push('…');
         }
         text
+    }
+}
+
+/// What went wrong, for the client. The crate's own words quote values, and a client chooses what fails: of a map that
+/// the rule looks a name up in, it would be told all others' entries by asking for a list.
+fn words(error: &ExecutionError) -> String {
+    use ExecutionError as E;
+    let kind = |value: &Value| value.type_of().to_string();
+    match error {
+        E::InvalidArgumentCount { .. }
+        | E::UnexpectedType { .. }
+        | E::NoSuchKey(_)
+        | E::NoSuchOverload(_)
+        | E::UndeclaredReference(_)
+        | E::MissingArgumentOrTarget
+        | E::FunctionError { .. } => error.to_string(),
+        E::NotSupportedAsMethod { method, target } => {
+            format!("{method} is no function of a value of type {}", kind(target))
+        }
+        E::UnsupportedKeyType(key) => format!("a value of type {} cannot be a key", kind(key)),
+        E::UnsupportedIndex(index, value) => {
+            format!("a value of type {} has nothing at an index of type {}", kind(value), kind(index))
+        }
+        E::ValuesNotComparable(a, b) => format!("values of type {} and {} cannot be compared", kind(a), kind(b)),
+        E::UnsupportedBinaryOperator(operator, a, b) => {
+            format!("the operator {operator} does not take values of type {} and {}", kind(a), kind(b))
+        }
+        E::DivisionByZero(_) | E::RemainderByZero(_) => "division by zero".to_owned(),
+        E::Overflow(operator, ..) => format!("the result of the operator {operator} is out of range"),
+        E::IndexOutOfBounds(_) => "the index is out of bounds".to_owned(),
+        E::DuplicateKey(_) => "a map has a key twice".to_owned(),
+        _ => "a value is of a type that is not taken here".to_owned(),
     }
 }
 

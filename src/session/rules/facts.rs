@@ -44,6 +44,17 @@ impl State {
         if self.0.is_empty() { "{}" } else { &self.0 }
     }
 
+    /// This state after all members of a JSON object were set, as rules set them; `None` if that takes too many bytes.
+    #[must_use]
+    pub fn updated(&self, object_json: &str) -> Option<State> {
+        let mut changes: Vec<(&str, String)> = Vec::new();
+        for (name, value) in json::members(object_json) {
+            changes.retain(|(earlier, _)| *earlier != name);
+            changes.push((name, value.to_owned()));
+        }
+        self.with(&changes)
+    }
+
     /// This state after `changes`, which are pairs of name (as JSON) and value (as JSON; null forgets the name). Each
     /// name stands at most once in `changes`. `None` if the result has more than [`State::BYTES_MAX`] bytes.
     pub(super) fn with(&self, changes: &[(&str, String)]) -> Option<State> {

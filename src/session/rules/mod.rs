@@ -899,6 +899,35 @@ mod tests {
     }
 
     #[test]
+    fn reasons_quote_no_values() {
+        for (expression, data, reason) in [
+            ("{'s3cret': 1}[data]", "[1]", "found no matching overload for '_[_]' applied to '(map, list)'"),
+            ("{'s3cret': 1}[data]", r#""x""#, "No such key: x"),
+            ("['s3cret'][data]", "7", "the index is out of bounds"),
+            ("['s3cret'][data]", r#""x""#, "found no matching overload for '_[_]' applied to '(list, string)'"),
+            ("true * {'s3cret': data}", "1", "the operator mul does not take values of type bool and map"),
+            ("data + ['s3cret']", "1", "the operator add does not take values of type int and list"),
+            ("['s3cret'] < data", "1", "found no matching overload for '_<_' applied to '(list, int)'"),
+            ("'s3cret' - data", "1", "the operator sub does not take values of type string and int"),
+            ("data * 2", "9223372036854775807", "the result of the operator mul is out of range"),
+            ("data / 0", "1", "division by zero"),
+            ("7 % data", "0", "division by zero"),
+            ("{'s3cret': 1, data: 2}", r#""s3cret""#, "a map has a key twice"),
+            ("{['s3cret']: data}", "1", "a value of type list cannot be a key"),
+            ("!data", r#""s3cret""#, "found no matching overload for '!_' applied to '(string)'"),
+            ("{'s3cret': 1}.contains(data)", "1", "found no matching overload for 'contains' applied to 'map.(int)'"),
+            (
+                "int(data)",
+                r#""s3cret""#,
+                "Error executing function 'int': string parse error: invalid digit found in string",
+            ),
+        ] {
+            let rules = on_e(&format!("ack = [\"{{ {expression} }}\"]")).unwrap();
+            assert_eq!(says(&rules, data), Err(reason.to_owned()), "{expression} of {data}");
+        }
+    }
+
+    #[test]
     fn a_star_from_a_client_is_no_wildcard() {
         let rules = on_e("leave = ['a:{data}', 'b:{data}*', '{\"*\"}']").unwrap();
         let outcome = says(&rules, r#""*""#).unwrap();
