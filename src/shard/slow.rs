@@ -233,7 +233,8 @@ mod tests {
         let classes = Classes::new(vec![
             (vec![NameMatch::new("seats:*")], class(SlowConsumer::Conflate)),
             (vec![NameMatch::new("rates"), NameMatch::new("p*")], class(SlowConsumer::DropOldest)),
-            (vec![NameMatch::new("*")], class(SlowConsumer::Disconnect)),
+            (vec![NameMatch::new("news")], class(SlowConsumer::Disconnect)),
+            (vec![NameMatch::new("*")], class(SlowConsumer::DropOldest)),
         ]);
         // Which rooms, which key, is it asked for; what 100 of that bring about under a bound of ten.
         for (rooms, key, ask, outcome, pattern) in [
@@ -245,8 +246,8 @@ mod tests {
             (&["other", "rates"], None, false, "dropped", "rates"),
             (&["rates"], None, true, "disconnect", "rates"),
             (&["seats:1"], Some("a"), true, "disconnect", "seats:*"),
-            (&["news"], None, false, "disconnect", "*"),
-            (&["own"], Some("a"), false, "disconnect", "*"),
+            (&["news"], None, false, "disconnect", "news"),
+            (&["own"], Some("a"), false, "dropped", "*"),
         ] {
             let mut shards = shards(1, &classes, 400);
             let shard = &mut shards[0];
