@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 on_one_and_two_cores!(
     a_joiner_gets_what_the_room_keeps_and_then_what_happens,
     a_question_is_answered_from_what_the_room_keeps,
+    a_last_question_is_answered_too,
     keys_stand_in_the_line_or_in_the_data,
     bounds_are_kept_and_counted,
     what_is_too_old_is_forgotten,
@@ -76,6 +77,12 @@ reply = { event = "one", args = ["{snapshot}", "{snapshot}"] }
 event = "two"
 snapshot = "route:2"
 reply = { event = "two", data = ["{snapshot}"] }
+
+[[namespace.on]]
+event = "last"
+snapshot = "{data.room}"
+reply = { event = "seats", data = "{snapshot}" }
+disconnect = true
 
 [[namespace.on]]
 event = "say"
@@ -169,6 +176,19 @@ fn a_question_is_answered_from_what_the_room_keeps(cores: usize) {
     client.send(r#"42["availability",{"room":"route:none","x":"{snapshot} \u00010\u0001"}]"#);
     let answer = json(&client.next()[2..]);
     assert_eq!(answer[1]["asked"]["x"], "{snapshot} \u{1}0\u{1}");
+}
+
+/// Whoever is disconnected by a rule gets its replies first, wherever the room's owner is.
+fn a_last_question_is_answered_too(cores: usize) {
+    let server = start(cores);
+    let mut publisher = Publisher::connect(&server);
+    for room in 1..=4 {
+        publisher.ask(&seat(&format!("route:{room}"), "A1", "held"));
+        let mut client = RawClient::socket_io(&server);
+        client.send(&format!(r#"42["last",{{"room":"route:{room}"}}]"#));
+        assert_eq!(client.next(), r#"42["seats",[{"seatNumber":"A1","state":"held"}]]"#);
+        assert_eq!(client.next(), "41");
+    }
 }
 
 fn keys_stand_in_the_line_or_in_the_data(cores: usize) {

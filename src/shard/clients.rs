@@ -156,20 +156,16 @@ impl Shard {
                     self.arm(at);
                 }
                 keys.insert(0, self.topology.key(namespace, RoomName::whole_namespace()));
-                let mut answer = Answer { emits, ..Answer::default() };
+                let mut answer = Answer { emits, disconnect: outcome.disconnect, ..Answer::default() };
                 if self.sessions[at.slot].kind == Kind::SocketIo {
                     let sid = self.sockets[socket.slot].sid.to_string();
                     self.scratch.clear();
                     socketio::connect(&mut self.scratch, name_of(&self.namespaces, namespace), &sid);
                     answer.frames.push(Frame::new(&self.scratch));
                 }
-                let disconnect = outcome.disconnect;
                 self.answers(at, socket, outcome, None, &[], &mut answer);
                 if !self.join(socket, &keys, wants, Then::Connected(answer)) {
                     self.sessions[at.slot].busy = Some(socket);
-                }
-                if disconnect {
-                    self.disconnect(socket, false);
                 }
             }
             Err(refusal) => {
@@ -343,14 +339,10 @@ impl Shard {
         });
         match settled {
             Ok((outcome, Settled { keys, wants, emits })) => {
-                let mut answer = Answer { emits, ..Answer::default() };
-                let disconnect = outcome.disconnect;
+                let mut answer = Answer { emits, disconnect: outcome.disconnect, ..Answer::default() };
                 self.answers(at, socket, outcome, event.ack_id, event.attachments, &mut answer);
                 if !self.join(socket, &keys, wants, Then::Answer(answer)) {
                     self.sessions[at.slot].busy = Some(socket);
-                }
-                if disconnect {
-                    self.disconnect(socket, false);
                 }
             }
             Err(refusal) => {

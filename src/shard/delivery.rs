@@ -379,12 +379,14 @@ impl Shard {
             members.retain(|m| seen.seen.insert(self.sockets.at(m.socket).expect("a member's socket exists")));
             let members = without(&members, &self.local, except, |slot| own_room(&self.sockets[slot]));
             let frame = frames[encoding.index()].clone().expect("the owner encodes for every group that it names");
+            let asks = ask.is_some() && encoding.can_acknowledge();
             if let Err((group, _)) = whom
                 && self.joins.has_followers()
             {
-                self.follow(group.slot, &frame, manner.as_deref(), |socket| seen.seen.insert(socket));
+                let is_new = |socket| seen.seen.insert(socket);
+                let followers = self.follow(group.slot, &frame, manner.as_deref(), is_new);
+                asked.extend(followers.into_iter().filter(|_| asks));
             }
-            let asks = ask.is_some() && encoding.can_acknowledge();
             // A question that is counted as asked must be put.
             let fate = if asks { Fate::Kept } else { fate(slow, manner.as_deref()) };
             let shared = self.outboxes.share(frame, fate);

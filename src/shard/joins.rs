@@ -8,8 +8,8 @@ use crate::base::ids::{Epoch, Offset, RoomKey, RoomName, SlotRef, SocketId};
 use crate::base::slab::Slab;
 use crate::proto::socketio;
 use crate::room::members::{GroupRef, Hold, Member};
+use crate::session::Kind;
 use crate::session::rules::{Args, Reply};
-use crate::session::{Kind, Socket};
 use smallvec::SmallVec;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -110,6 +110,8 @@ pub(super) struct Answer {
     pub(super) late: Option<Box<LateAnswer>>,
     /// Events for rooms, as soon as the socket is in those that it joins.
     pub(super) emits: Vec<Line>,
+    /// The socket is disconnected after that.
+    pub(super) disconnect: bool,
 }
 
 /// Replies and acknowledgement in which values of snapshots are to be put.
@@ -125,7 +127,8 @@ impl Joins {
         for (at, join) in self.pending.iter() {
             let waits = |group: &u32| self.waiters.get(group).is_some_and(|list| list.contains(&at));
             let wants = join.wanted.as_ref().is_some_and(|wanted| wanted.asked && wanted.missing > 0);
-            assert!(wants || join.groups.iter().any(waits), "a join that waits for nothing");
+            let behind = join.wanted.is_none() && self.wants(join.socket);
+            assert!(wants || behind || join.groups.iter().any(waits), "a join that waits for nothing");
         }
         for (group, joins) in &self.following {
             assert!(!joins.is_empty());
@@ -164,12 +167,14 @@ impl Shard {
             waiting.push(group);
         }
         let wanted = wants.of_join(rooms, &groups);
-        if waiting.is_empty() && wanted.is_none() {
-            return self.commit(Join { socket, groups, wanted, then });
+        let join = Join { socket, groups, wanted, then };
+        if waiting.is_empty() && join.wanted.is_none() && !self.is_ahead_of_state(&join) {
+            return self.commit(join);
         }
         self.sockets[socket.slot].joining += 1;
-        let at = self.joins.pending.insert(Join { socket, groups, wanted, then });
-        if waiting.is_empty() {
+        let wants = join.wanted.is_some();
+        let at = self.joins.pending.insert(join);
+        if wants && waiting.is_empty() {
             self.ask_snapshots(at);
             return false;
         }
@@ -197,6 +202,11 @@ impl Shard {
         if self.sockets[socket.slot].joining > 0 {
             self.leave_pending(socket, &mut which);
         }
+        self.leave_joined(socket, which);
+    }
+
+    /// Likewise, of the rooms that it is in.
+    fn leave_joined(&mut self, socket: SlotRef, which: impl FnMut(&RoomKey) -> bool) {
         let Shard { local, port, topology, .. } = self;
         let ended = local.leave(socket.slot, which, |group| detach(port, topology, group));
         self.counters.leaves += ended as u64;
@@ -204,28 +214,15 @@ impl Shard {
 
     /// Ends a socket. Its memberships end; joins under way find it gone.
     pub(super) fn remove_socket(&mut self, socket: SlotRef) {
-        self.leave(socket, |_| true);
         self.desert_asks(socket);
-        let removed = self.sockets.remove(socket);
-        assert!(removed.is_some(), "a session's socket exists");
-    }
-
-    /// Takes back the join that would have connected the socket: its client must not be told so any more.
-    fn abandon_connecting(&mut self, socket: SlotRef) {
-        let Socket { connected, joining, .. } = &mut self.sockets[socket.slot];
-        if *connected || *joining == 0 {
-            return;
+        let removed = self.sockets.remove(socket).expect("a session's socket exists");
+        if removed.joining > 0 {
+            self.leave_pending(socket, &mut |_| true);
         }
-        let connects = |join: &Join| join.socket == socket && matches!(join.then, Then::Connected(_));
-        let found = self.joins.pending.iter().find(|(_, join)| connects(join)).map(|(at, _)| at);
-        if let Some(at) = found
-            && let Some(join) = self.joins.pending.remove(at)
-        {
-            *joining -= 1;
-            for group in join.groups {
-                self.joins.unfollow(group, at);
-                self.give_back(group);
-            }
+        self.leave_joined(socket, |_| true);
+        // Its message is done with that, whatever it still waits for.
+        if self.sessions[removed.session].busy == Some(socket) {
+            self.resume(self.sessions.at(removed.session).expect("a socket's session exists"));
         }
     }
 
@@ -297,12 +294,8 @@ impl Shard {
 
     /// Ends one socket of a session that goes on.
     pub(super) fn forget_socket(&mut self, session: SlotRef, socket: SlotRef) {
-        self.abandon_connecting(socket);
         self.sessions[session.slot].sockets.retain(|(_, other)| *other != socket);
         self.remove_socket(socket);
-        if self.sessions[session.slot].busy == Some(socket) {
-            self.resume(session);
-        }
     }
 
     /// True if the socket's rooms and `more` together stay within the bound.
@@ -314,10 +307,10 @@ impl Shard {
     }
 
     fn leave_pending(&mut self, socket: SlotRef, which: &mut impl FnMut(&RoomKey) -> bool) {
-        let of_socket: Vec<SlotRef> =
-            self.joins.pending.iter().filter(|(_, join)| join.socket == socket).map(|(at, _)| at).collect();
-        for at in of_socket {
-            let groups = std::mem::take(&mut self.joins.pending[at.slot].groups);
+        for at in self.joins.of_socket(socket) {
+            // The end of an earlier one may have been what it waited for.
+            let Some(join) = self.joins.pending.get_mut(at) else { continue };
+            let groups = std::mem::take(&mut join.groups);
             let (leaves, stays): (SmallVec<[u32; 2]>, SmallVec<[u32; 2]>) =
                 groups.into_iter().partition(|&group| which(self.local.key(group)));
             let join = &mut self.joins.pending[at.slot];
@@ -351,14 +344,30 @@ impl Shard {
             }
             return;
         }
+        if self.is_ahead_of_state(join) {
+            return;
+        }
         for group in join.groups.clone() {
             self.joins.unfollow(group, at);
         }
         let join = self.joins.pending.remove(at).expect("looked up above");
-        if let Some(socket) = self.sockets.get_mut(join.socket) {
+        let (socket, wanted) = (join.socket, join.wanted.is_some());
+        if let Some(socket) = self.sockets.get_mut(socket) {
             socket.joining -= 1;
         }
         self.commit(join);
+        if wanted && self.sockets.get(socket).is_some_and(|socket| socket.joining > 0) {
+            self.joins.of_socket(socket).into_iter().for_each(|at| self.go_on(at));
+        }
+    }
+
+    /// True if the join would give its socket events of a room before an older state that is on its way to it: a
+    /// publisher's operation waits until the client has what it asked for.
+    fn is_ahead_of_state(&self, join: &Join) -> bool {
+        let may_be = !join.groups.is_empty() && join.wanted.is_none();
+        may_be
+            && self.sockets.get(join.socket).is_some_and(|socket| socket.joining > 0)
+            && self.joins.wants(join.socket)
     }
 
     /// Asks the owners for what the join wants to know.
@@ -410,15 +419,17 @@ impl Shard {
     }
 
     /// An event was delivered to a group: joins that have the room's snapshot and are not done yet keep it for later.
-    /// `is_new` tells for each of their sockets whether it has the event from nowhere else.
+    /// `is_new` tells for each of their sockets whether it has the event from nowhere else. Returns the sockets that
+    /// will get it.
     pub(super) fn follow(
         &mut self,
         group: u32,
         frame: &Frame,
         manner: Option<&Manner>,
         mut is_new: impl FnMut(SlotRef) -> bool,
-    ) {
-        let Some(followers) = self.joins.following.get(&group) else { return };
+    ) -> SmallVec<[SlotRef; 1]> {
+        let mut taken = SmallVec::new();
+        let Some(followers) = self.joins.following.get(&group) else { return taken };
         for at in followers {
             let Join { socket, wanted: Some(wanted), .. } = &mut self.joins.pending[at.slot] else {
                 unreachable!("who follows wants a snapshot")
@@ -428,12 +439,12 @@ impl Shard {
                 let by_id = SocketId::parse(key.name.as_str()) == Some(entry.sid) && key.namespace == entry.namespace;
                 by_id || self.local.rooms_of(socket.slot).any(|room| room == key)
             };
-            // Who has become a member by another way gets it there.
-            let is_member = self.local.is_member(socket.slot, group);
-            if !is_member && is_new(*socket) && !manner.is_some_and(|manner| manner.except.iter().any(is_excepted)) {
+            if is_new(*socket) && !manner.is_some_and(|manner| manner.except.iter().any(is_excepted)) {
                 wanted.live.push(frame.clone());
+                taken.push(*socket);
             }
         }
+        taken
     }
 
     /// Publishes what clients have caused, as far as there is space in the rings.
@@ -459,7 +470,7 @@ impl Shard {
             for group in groups {
                 self.give_back(group);
             }
-            self.orphaned(&then);
+            self.orphaned(socket, then);
             return true;
         };
         let member = Member { session: entry.session, socket: socket.slot };
@@ -481,7 +492,7 @@ impl Shard {
     }
 
     fn answer(&mut self, session: SlotRef, socket: SlotRef, answer: Answer, wanted: Option<Box<Wanted>>) -> bool {
-        let Answer { mut frames, late, emits } = answer;
+        let Answer { mut frames, late, emits, disconnect } = answer;
         let Wanted { items, live, .. } = wanted.map(|wanted| *wanted).unwrap_or_default();
         let mut kept: Vec<Frame> = Vec::new();
         let mut values: Vec<Arc<str>> = Vec::new();
@@ -497,13 +508,18 @@ impl Shard {
         for frame in frames.into_iter().chain(kept).chain(live) {
             self.push(session.slot, frame);
         }
-        if !emits.is_empty() {
+        let has_own = !emits.is_empty();
+        if has_own {
             self.joins.emitting.push_back((socket, emits));
             self.emit_some();
-            // Its own are the last.
-            if self.joins.has_emits() {
-                return false;
-            }
+        }
+        if disconnect {
+            self.disconnect(socket, false);
+            return true;
+        }
+        // Its own are the last.
+        if has_own && self.joins.has_emits() {
+            return false;
         }
         self.resume(session);
         true
@@ -518,11 +534,13 @@ impl Shard {
         }
     }
 
-    /// The join's socket is gone; whoever waits for the join is not the client.
-    fn orphaned(&mut self, then: &Then) {
+    /// The join's socket is gone: it hears nothing more, but what it has said holds.
+    fn orphaned(&mut self, socket: SlotRef, then: Then) {
         match then {
+            Then::Answer(Answer { emits, .. }) if !emits.is_empty() => self.joins.emitting.push_back((socket, emits)),
+            // Who was never there has not come.
             Then::Answer(_) | Then::Connected(_) => {}
-            Then::Operation(at) => self.operation_went_on(*at),
+            Then::Operation(at) => self.operation_went_on(at),
         }
     }
 
@@ -546,6 +564,15 @@ impl Shard {
 }
 
 impl Joins {
+    fn of_socket(&self, socket: SlotRef) -> Vec<SlotRef> {
+        self.pending.iter().filter(|(_, join)| join.socket == socket).map(|(at, _)| at).collect()
+    }
+
+    /// True if the socket waits for what rooms keep.
+    fn wants(&self, socket: SlotRef) -> bool {
+        self.pending.iter().any(|(_, join)| join.socket == socket && join.wanted.is_some())
+    }
+
     fn unfollow(&mut self, group: u32, at: SlotRef) {
         if let Some(followers) = self.following.get_mut(&group) {
             followers.retain(|other| *other != at);

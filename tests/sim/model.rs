@@ -1,6 +1,9 @@
 //! The oracle: what is known about memberships and events from outside, and what follows for each client's stream. It
-//! knows no cores, no rings and no owners.
+//! knows no cores, no rings and no owners; but of each room the order that its owner has given it.
 
+pub mod kept;
+
+use kept::{Got, Ordered, Question, Watch};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A moment of the run: the count of steps.
@@ -27,11 +30,16 @@ pub struct Event {
     /// Rooms by their places, at least one.
     pub rooms: Vec<String>,
     pub except: Vec<String>,
-    pub key: Option<&'static str>,
+    /// Before this it was not on its way.
     pub published: Step,
-    /// Offsets from the receipt, in the order of `rooms`.
+    /// Its places in the orders of `rooms`; 0 as long as it has none.
     pub offsets: Vec<u64>,
     pub volatile: bool,
+    pub key: Option<String>,
+    /// The client that sent it.
+    pub emitter: Option<usize>,
+    /// A client that does not get it, but as what a room keeps.
+    pub not_to: Option<usize>,
     /// Set if it asks for acknowledgements.
     pub ask: Option<Ask>,
 }
@@ -91,12 +99,19 @@ impl Membership {
 /// A client as the outside sees it.
 #[derive(Debug, Default)]
 pub struct Client {
+    pub number: usize,
     /// By place; the whole namespace is one, and the own id is a room as well.
     pub memberships: BTreeMap<String, Vec<Membership>>,
     /// By place: when the client asked to leave.
     pub leaves: BTreeMap<String, Vec<Step>>,
-    /// Events in the order they came, each with its step.
+    /// Events in the order they came.
+    pub stream: Vec<Got>,
+    /// Those of them that came live, each with its step. Known when the stream is looked at.
     pub received: Vec<(u64, Step)>,
+    pub watches: Vec<Watch>,
+    pub questions: Vec<Question>,
+    /// How much of the stream came before the last answer.
+    pub answered: usize,
     /// The client did not read: what it missed says nothing.
     pub stuck: bool,
     /// It may hear of things long after they have happened: it polls, or has lagged.
@@ -111,6 +126,13 @@ pub struct Client {
     pub gone: Option<Step>,
 }
 
+impl Client {
+    /// True if the event has come, live or as what a room kept.
+    pub fn has(&self, id: u64) -> bool {
+        self.stream.iter().any(|got| got.id == id)
+    }
+}
+
 /// What a client read until nothing waited for it any more.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
@@ -123,6 +145,8 @@ pub struct Read {
 
 #[derive(Debug, Default)]
 pub struct Model {
+    /// By place.
+    pub orders: HashMap<String, Vec<Ordered>>,
     pub events: HashMap<u64, Event>,
     pub operations: Vec<Operation>,
     pub clients: Vec<Client>,
@@ -138,17 +162,30 @@ pub struct Model {
 
 impl Model {
     /// Checks every client's stream. To be called at a quiet step.
-    pub fn check(&self) {
-        let mut orders: HashMap<&str, BTreeMap<u64, u64>> = HashMap::new();
-        for (&id, event) in &self.events {
-            assert_eq!(event.offsets.len(), event.rooms.len(), "event {id} has its receipts");
-            for (room, &offset) in event.rooms.iter().zip(&event.offsets) {
-                let other = orders.entry(room).or_default().insert(offset, id);
-                assert_eq!(other, None, "two events at offset {offset} of {room:?}");
-            }
+    pub fn check(&mut self) {
+        for (id, event) in self.events.iter().filter(|(_, event)| event.emitter.is_none()) {
+            assert!(!event.offsets.contains(&0), "event {id} has no place: {event:?}");
         }
-        for (room, order) in &orders {
-            assert!(order.keys().copied().eq(1..=order.len() as u64), "{room:?} has a gap: {order:?}");
+        self.check_emits();
+        let histories = self.histories();
+        let mut received = Vec::new();
+        for (number, client) in self.clients.iter().enumerate() {
+            let marks = self.tell_apart(number, &histories);
+            let live = client.stream.iter().zip(marks).filter(|(_, is_state)| !is_state);
+            received.push(live.map(|(got, _)| (got.id, got.step)).collect::<Vec<_>>());
+            self.check_questions(number, &histories);
+        }
+        for (client, received) in self.clients.iter_mut().zip(received) {
+            client.received = received;
+        }
+        self.check_streams();
+    }
+
+    fn check_streams(&self) {
+        let mut orders: HashMap<&str, BTreeMap<u64, u64>> = HashMap::new();
+        for (room, order) in &self.orders {
+            let of_room = orders.entry(room).or_default();
+            of_room.extend(order.iter().enumerate().map(|(place, event)| (place as u64 + 1, event.id)));
         }
         let (mut skipped, mut lost) = (0, 0);
         for (number, client) in self.clients.iter().enumerate() {
@@ -176,7 +213,7 @@ impl Model {
     /// At a still step: whoever an event waits for is there, has got it, and has not answered.
     pub fn check_waits_for_somebody(&self, id: u64) {
         let silent = |client: &Client| {
-            let got = client.stuck || client.received.iter().any(|(other, _)| *other == id);
+            let got = client.stuck || client.stream.iter().any(|got| got.id == id && got.asks);
             // Of a client that polled, the server may not know yet that it is gone.
             let there = if client.gone.is_none() { got } else { client.late };
             client.socket_io && there && !client.acked.contains_key(&id)
@@ -224,7 +261,7 @@ impl Model {
     /// Events that the client was there for and has not got: whatever was published while it certainly was in the room,
     /// and was under way no longer than it stayed.
     fn missed<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = (&'a u64, &'a Event)> {
-        let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
+        let received: HashSet<u64> = client.stream.iter().map(|got| got.id).collect();
         let missed = self.events.iter().filter(move |(id, _)| !received.contains(id));
         missed.filter(|(_, event)| self.must_get(client, event))
     }
@@ -250,7 +287,7 @@ impl Model {
             let later = other.offsets.first() > event.offsets.first();
             later && other.rooms == event.rooms && other.key == event.key && event.key.is_some()
         };
-        let conflated = || by(&CONFLATING) && client.received.iter().any(|(id, _)| succeeds(id));
+        let conflated = || by(&CONFLATING) && client.stream.iter().any(|got| succeeds(&got.id));
         (by(&DROPPING) || conflated()) && client.reads.iter().any(|read| self.can_have_been_full(client, read, event))
     }
 
@@ -262,7 +299,7 @@ impl Model {
         if !overlaps(event) {
             return false;
         }
-        let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
+        let received: HashSet<u64> = client.stream.iter().map(|got| got.id).collect();
         let missing = |(id, other): &(&u64, &Event)| {
             !received.contains(id)
                 && overlaps(other)
@@ -279,9 +316,12 @@ impl Model {
     }
 
     fn check_once(&self, number: usize, client: &Client) {
-        let mut seen = HashSet::new();
-        for (id, _) in &client.received {
-            assert!(seen.insert(id), "client {number} got event {id} twice");
+        let mut seen: HashMap<u64, usize> = HashMap::new();
+        for &(id, _) in &client.received {
+            let times = seen.entry(id).or_default();
+            *times += 1;
+            let too_often = *times > 1 && *times > self.times(client, id);
+            assert!(!too_often, "client {number} got event {id} {times} times: {:?} {client:?}", self.events[&id]);
         }
     }
 
@@ -292,12 +332,16 @@ impl Model {
             let may = event.rooms.iter().any(|room| self.possible(client, room, event.published, step, 0));
             assert!(may, "client {number} got event {id} {event:?} at {step}: {client:?}");
             let excepted = event.except.iter().any(|room| self.certain(client, room, event.published, step));
+            let excepted = excepted || event.not_to == Some(number);
             assert!(!excepted, "client {number} got event {id} {event:?}, from which it was excepted");
         }
     }
 
     fn must_get(&self, client: &Client, event: &Event) -> bool {
         let Some(settled) = self.settled(event.published) else { return false };
+        if event.offsets.contains(&0) || event.not_to == Some(client.number) {
+            return false;
+        }
         event.rooms.iter().any(|room| self.certain(client, room, event.published, settled))
             && !event.except.iter().any(|room| self.possible(client, room, event.published, settled, 0))
     }
@@ -311,8 +355,9 @@ impl Model {
                 let early = self.events[&id].rooms.len() > 1;
                 for &(later, other, step) in &run[index + 1..] {
                     let other_event = &self.events[&other];
-                    let by_another_room =
-                        other_event.rooms.len() > 1 && !self.certain(client, room, other_event.published, step);
+                    let by_another_room = other_event.rooms.len() > 1
+                        && (!self.certain(client, room, other_event.published, step)
+                            || self.may_be_held_back(client, other));
                     assert!(
                         offset < later || early || by_another_room,
                         "client {number} got {id} (offset {offset}) before {other} (offset {later}) of {room:?}: {:?}, \
@@ -327,7 +372,7 @@ impl Model {
 
     /// Between two events of a room that came while the client was in it all the time, nothing is missing.
     fn check_gaps(&self, number: usize, client: &Client, orders: &HashMap<&str, BTreeMap<u64, u64>>) {
-        let received: HashSet<u64> = client.received.iter().map(|(id, _)| *id).collect();
+        let received: HashSet<u64> = client.stream.iter().map(|got| got.id).collect();
         for (room, order) in orders {
             let single: Vec<(u64, u64, Step)> = self.run(client, room);
             let single: Vec<_> = single.iter().filter(|(_, id, _)| self.events[id].rooms.len() <= 1).collect();
@@ -339,10 +384,16 @@ impl Model {
                 }
                 for (offset, id) in order.range(first + 1..last) {
                     let event = &self.events[id];
-                    let missing = event.except.is_empty() && !event.volatile && !received.contains(id);
+                    let meant = event.except.is_empty() && event.not_to != Some(number);
+                    // What waited behind a reply when the client went away has not come.
+                    let held_back = client.gone.is_some() && self.may_be_held_back(client, *id);
+                    let missing = meant && !event.volatile && !received.contains(id) && !held_back;
                     assert!(
                         !missing || self.may_have_lost(client, event),
-                        "client {number} has a gap at offset {offset} (event {id}) of {room:?}"
+                        "client {number} has a gap at offset {offset} (event {id}) of {room:?} between {first} and \
+                         {last}: {client:?}, {:?} {}",
+                        self.operations,
+                        self.orders_of(client.watches.iter().flat_map(|watch| &watch.ask.rooms))
                     );
                 }
             }
@@ -373,6 +424,11 @@ impl Model {
         if client.memberships.get(room).is_some_and(|list| list.iter().any(asked)) {
             return true;
         }
+        self.joined_by_operation(client, room, to, depth)
+    }
+
+    /// True if an operation can have put the client into the room before `to`.
+    fn joined_by_operation(&self, client: &Client, room: &str, to: Step, depth: usize) -> bool {
         let joins = |op: &&Operation| op.handed <= to && op.kind == "join" && op.rooms.iter().any(|r| r == room);
         self.operations.iter().filter(joins).any(|op| self.meant(client, op, depth))
     }

@@ -4,15 +4,16 @@ mod lives;
 mod net;
 mod polling;
 
+use crate::model::kept::{self, CLASSES, Got, Ordered, Question, Reply, Watch};
 use crate::model::{
     AckReceipt, Ask, CONFLATING, Client, DROPPING, Event, Membership, Model, OUTBOX_BYTES_MAX, Operation, Read, Step,
     place,
 };
 use net::Net;
 use polling::Poller;
-use roomcast::base::class::{Class, Classes, NameMatch, SlowConsumer};
+use roomcast::base::class::{Class, Classes, KeyPath, NameMatch, SlowConsumer, SnapshotOptions};
 use roomcast::base::clock::Millis;
-use roomcast::base::ids::{NamespaceId, SlotRef, Topology};
+use roomcast::base::ids::{CoreId, NamespaceId, SlotRef, Topology};
 use roomcast::ingest::publisher::{self, Desk, Publisher};
 use roomcast::mesh;
 use roomcast::proto::{json, raw::Shape};
@@ -21,6 +22,7 @@ use roomcast::session::budget::Budget;
 use roomcast::session::namespace::{NamePattern, NamespaceName};
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions, NOWHERE};
+use roomcast::shard::messages::Up;
 use roomcast::shard::{self, Action, Flow, Handshake, Namespace, Shard};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -34,6 +36,51 @@ reply = { event = "joined", data = { room = "{data.room}" } }
 event = "leave"
 leave = ["{data.room}"]
 reply = { event = "left", data = { room = "{data.room}" } }
+[[on]]
+event = "watch"
+join = ["{data.room}"]
+snapshot = true
+reply = { event = "watched", data = { q = "{data.q}" } }
+[[on]]
+event = "watch_two"
+join = ["{data.room}", "{data.second}"]
+snapshot = true
+reply = { event = "watched", data = { q = "{data.q}" } }
+[[on]]
+event = "watch_three"
+join = ["{data.room}", "{data.second}", "{data.third}"]
+snapshot = true
+reply = { event = "watched", data = { q = "{data.q}" } }
+[[on]]
+event = "enter"
+join = ["{data.room}", "{data.second}"]
+snapshot = true
+emit = { rooms = ["{data.room}"], event = "event", data = "{data.e}", key = "{data.key}" }
+reply = { event = "watched", data = { q = "{data.q}" } }
+[[on]]
+event = "values"
+snapshot = "{data.room}"
+reply = { event = "values", data = { q = "{data.q}", values = "{snapshot}" } }
+[[on]]
+event = "say"
+emit = [
+    { rooms = ["{data.room}"], event = "event", data = "{data.e}" },
+    { rooms = ["{data.room}"], event = "event", data = "{data.f}", to_self = true },
+]
+reply = { event = "said", data = { q = "{data.q}" } }
+[[on]]
+event = "tell"
+reply = { event = "said", data = { q = "{data.q}" } }
+[on.emit]
+rooms = ["{data.room}", "{data.second}"]
+event = "event"
+data = "{data.e}"
+key = "{data.key}"
+to_self = false
+[[on]]
+event = "shout"
+emit = { event = "event", data = "{data.e}", to_self = false, volatile = true }
+reply = { event = "said", data = { q = "{data.q}" } }
 "#;
 const ROOMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// One of its own, where most clients are, and two of one pattern.
@@ -51,7 +98,7 @@ const POLLING_PER_STEP_MAX: usize = 5;
 /// One machine in this many has a budget for its outboxes, which is this and up to this more.
 const BUDGET_ONE_IN: usize = 3;
 const BUDGET_BYTES: usize = 1_000;
-const KEYS: [Option<&str>; 4] = [None, Some("k"), Some("k"), Some("l")];
+const KEYS: [&str; 5] = ["v", "w", "x", "y", "z"];
 
 /// A small generator of its own, so that a seed means the same for ever (xorshift64*).
 pub struct Random(u64);
@@ -88,8 +135,8 @@ struct Peer {
     /// A message is being handled; more wait.
     busy: bool,
     waiting: VecDeque<String>,
-    /// Joins and leaves that were asked for and not answered: place, and how many memberships of it there were then.
-    asked: VecDeque<(String, usize)>,
+    /// What was asked for and not answered.
+    asked: VecDeque<Asked>,
     /// Since when frames are left in the outbox: the client does not read.
     stuck: Option<Step>,
     /// It does not read for a while.
@@ -127,6 +174,19 @@ impl Peer {
     }
 }
 
+/// A client's request, as its answer finds it.
+#[derive(Debug)]
+enum Asked {
+    /// A join or leave: the place, and how many memberships of it there were then.
+    Room(String, usize),
+    /// Of its number among the client's.
+    Watch(usize),
+    /// Likewise.
+    Question(usize),
+    /// Events for others.
+    Emit,
+}
+
 struct Source {
     publisher: Publisher,
     at: SlotRef,
@@ -143,9 +203,9 @@ enum Line {
         namespace: &'static str,
         rooms: Vec<String>,
         except: Vec<String>,
-        key: Option<&'static str>,
         volatile: bool,
         ack_timeout_ms: Option<u64>,
+        key: Keyed,
     },
     Operation {
         id: u64,
@@ -154,6 +214,51 @@ enum Line {
         target: Option<String>,
         rooms: Vec<String>,
     },
+}
+
+/// Where an event says what it is about: in its line, in its data.
+#[derive(Clone, Debug, Default)]
+struct Keyed {
+    line: Option<&'static str>,
+    data: Option<&'static str>,
+}
+
+impl Keyed {
+    fn some(random: &mut Random) -> Keyed {
+        let mut some = |one_in: usize| random.chance(one_in).then(|| *random.pick(&KEYS));
+        Keyed { line: some(2), data: some(3) }
+    }
+
+    /// The key in rooms at these places.
+    fn key(&self, places: &[String]) -> Option<String> {
+        let in_data = kept::class_of(&places[0]).is_some_and(|class| class.key_in_data);
+        self.line.or(self.data.filter(|_| in_data)).map(str::to_owned)
+    }
+
+    fn data(&self, id: u64) -> String {
+        let key = self.data.map_or(String::new(), |key| format!(",\"k\":{key:?}"));
+        format!("{{\"n\":{id}{key}}}")
+    }
+}
+
+/// What the config says of rooms.
+fn classes() -> Classes {
+    let class = |room: &&str| {
+        let slow_consumer = match room {
+            room if DROPPING.contains(room) => SlowConsumer::DropOldest,
+            room if CONFLATING.contains(room) => SlowConsumer::Conflate,
+            _ => SlowConsumer::Disconnect,
+        };
+        let kept = CLASSES.iter().find(|class| class.room == *room);
+        let key = kept.filter(|class| class.key_in_data).map(|_| KeyPath::parse("data.k").unwrap());
+        let snapshot = kept.map(|&kept::Class { keys_max, bytes_max, age_ms_max, .. }| SnapshotOptions {
+            keys_max,
+            bytes_max,
+            age_ms_max,
+        });
+        (vec![NameMatch::new(room)], Class { key, snapshot, slow_consumer })
+    };
+    Classes::new(ROOMS.iter().map(class).collect())
 }
 
 fn places(namespace: &str, rooms: &[String]) -> Vec<String> {
@@ -213,18 +318,8 @@ impl World {
                 let pattern = NamespaceName::Pattern(NamePattern::compile(PATTERN).unwrap());
                 let namespaces = [NamespaceName::from("/"), pattern];
                 let rules = || NamespaceRules::compile(&source).unwrap();
-                let class = |rooms: &[&str], slow_consumer| {
-                    let names = rooms.iter().map(|room| NameMatch::new(room)).collect();
-                    (names, Class { slow_consumer, ..Class::default() })
-                };
-                let classes = Classes::new(vec![
-                    class(&DROPPING, SlowConsumer::DropOldest),
-                    class(&CONFLATING, SlowConsumer::Conflate),
-                ]);
-                let namespaces = namespaces
-                    .into_iter()
-                    .map(|name| Namespace { name, rules: rules(), classes: classes.clone() })
-                    .collect();
+                let namespaces =
+                    namespaces.into_iter().map(|name| Namespace { name, rules: rules(), classes: classes() }).collect();
                 Shard::new(port, topology.clone(), namespaces, options, [core as u8; 32], now, 1)
             })
             .collect();
@@ -303,8 +398,11 @@ impl World {
             match self.random.below(100) {
                 0..=3 => self.open(),
                 4..=5 => self.open_polled(),
-                6..=15 => self.ask("join"),
-                16..=19 => self.ask("leave"),
+                6..=9 => self.ask("join"),
+                10..=12 => self.ask("leave"),
+                13..=16 => self.watch(),
+                17 => self.question(),
+                18..=19 => self.emit(),
                 20 => self.sip(),
                 21..=22 => self.begin_to_lag(),
                 23 => self.leave_for_good(),
@@ -320,8 +418,7 @@ impl World {
                 _ => {
                     let core = self.random.below(self.shards.len());
                     let budget = 1 + self.random.below(20);
-                    let now = self.now;
-                    self.shards[core].receive(budget, now);
+                    self.turn(core, budget);
                 }
             }
             self.observe();
@@ -363,10 +460,7 @@ impl World {
             assert!(round < 100_000, "the machine does not come to rest");
             self.step += 1;
             self.hand_over_all();
-            let now = self.now;
-            self.shards.iter_mut().for_each(|shard| {
-                shard.receive(1000, now);
-            });
+            (0..self.shards.len()).for_each(|core| self.turn(core, 1000));
             self.observe();
             let polling = self.poll_to_rest();
             self.observe();
@@ -376,7 +470,7 @@ impl World {
                 unasking || !source.unsent.is_empty() || source.publisher.is_loaded()
             };
             let lines = self.sources.iter().flatten().any(waits);
-            let messages = self.shards.iter().any(|shard| !shard.port.is_idle() || !shard.may_publish());
+            let messages = self.shards.iter().any(|s| !s.port.is_idle() || !s.may_publish() || s.has_emits());
             let asking = self.peers.iter().any(|peer| peer.open && (peer.busy || !peer.waiting.is_empty()));
             if lines || messages || asking || polling || self.poll_waits() {
                 continue;
@@ -426,7 +520,10 @@ impl World {
             shard.update_gauges();
             assert_eq!((shard.counters.sessions_polling, shard.counters.sessions_socket_io), (0, 0));
             assert_eq!(shard.counters.sessions_raw, 0);
-            assert!(shard.timers.len() <= 1, "only idle rooms have a deadline");
+            assert_eq!(
+                (shard.counters.snapshot_events > 0, shard.has_emits()),
+                (shard.counters.snapshot_bytes > 0, false)
+            );
             assert_eq!((shard.counters.sockets, shard.counters.rooms_attached, shard.counters.asks_open), (0, 0, 0));
             assert_eq!(shard.counters.joins, shard.counters.leaves);
             assert_eq!(shard.attachments().count(), 0, "an owner believes in members that are gone");
@@ -478,7 +575,8 @@ impl World {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let handshake = Handshake { kind, polls: false, query: "", bearer: None, ip, message_bytes_max: 10_000 };
         let session = self.shards[core].open(transport, handshake, self.now);
-        let mut client = Client { socket_io: kind == Kind::SocketIo, ..Client::default() };
+        let number = self.model.clients.len();
+        let mut client = Client { number, socket_io: kind == Kind::SocketIo, ..Client::default() };
         client.memberships.insert(place(namespace, ""), vec![Membership::asked(self.step)]);
         self.model.clients.push(client);
         let raw_busy = kind != Kind::SocketIo && self.shards[core].is_busy(session);
@@ -501,23 +599,29 @@ impl World {
         (0..self.peers.len()).filter(|&peer| self.peers[peer].open).collect()
     }
 
-    /// A client asks for a room, or to be let out of one.
-    fn ask(&mut self, what: &str) {
+    /// A client that can ask for something.
+    fn some_connected(&mut self) -> Option<usize> {
         let peers = self.open_peers();
-        if peers.is_empty() {
-            return;
-        }
-        let peer = *self.random.pick(&peers);
-        if !self.peers[peer].connected {
-            return;
-        }
-        let room = *self.random.pick(&ROOMS);
-        let namespace = self.peers[peer].namespace;
+        let peer = *self.random.pick(if peers.is_empty() { return None } else { &peers });
+        self.peers[peer].connected.then_some(peer)
+    }
+
+    /// The client sends an event with this data.
+    fn send(&mut self, peer: usize, what: &str, data: &str) {
         let text = match self.peers[peer].kind {
-            Kind::SocketIo => format!(r#"42{}["{what}",{{"room":"{room}"}}]"#, prefix(namespace)),
-            Kind::Raw { .. } => format!(r#"{{"type":"{what}","data":{{"room":"{room}"}}}}"#),
+            Kind::SocketIo => format!(r#"42{}["{what}",{data}]"#, prefix(self.peers[peer].namespace)),
+            Kind::Raw { .. } => format!(r#"{{"type":"{what}","data":{data}}}"#),
             Kind::EngineIoEcho | Kind::WebSocketEcho => unreachable!("no echoes here"),
         };
+        self.say(peer, text);
+    }
+
+    /// A client asks for a room, or to be let out of one.
+    fn ask(&mut self, what: &str) {
+        let Some(peer) = self.some_connected() else { return };
+        let room = *self.random.pick(&ROOMS);
+        let namespace = self.peers[peer].namespace;
+        let data = format!(r#"{{"room":"{room}"}}"#);
         let step = self.step;
         let room = place(namespace, room);
         let client = &mut self.model.clients[peer];
@@ -530,8 +634,127 @@ impl World {
                 m.leaving.get_or_insert(step);
             });
         }
-        self.peers[peer].asked.push_back((room, list.len()));
-        self.say(peer, text);
+        let asked = Asked::Room(room, list.len());
+        self.peers[peer].asked.push_back(asked);
+        self.send(peer, what, &data);
+    }
+
+    /// Rooms of names that clients and classes know, without duplicates.
+    fn named_rooms(&mut self, count: usize) -> Vec<String> {
+        let mut rooms: Vec<String> = Vec::new();
+        while rooms.len() < count {
+            let room = (*self.random.pick(&ROOMS)).to_owned();
+            if !rooms.contains(&room) {
+                rooms.push(room);
+            }
+        }
+        rooms
+    }
+
+    /// A client joins rooms and wants to have what they keep; it may say something there at once.
+    fn watch(&mut self) {
+        let Some(peer) = self.some_connected() else { return };
+        let emits = self.random.chance(6);
+        let count = if emits { 2 } else { 1 + self.random.below(3) };
+        let names = self.named_rooms(count);
+        let rooms = places(self.peers[peer].namespace, &names);
+        let id = self.take_id();
+        let mut fields = format!("\"q\":{id}");
+        for (field, name) in ["room", "second", "third"].iter().zip(&names) {
+            fields.push_str(&format!(",\"{field}\":{name:?}"));
+        }
+        let step = self.step;
+        let client = &mut self.model.clients[peer];
+        let memberships = rooms.iter().map(|room| {
+            let list = client.memberships.entry(room.clone()).or_default();
+            list.push(Membership::asked(step));
+            list.len() - 1
+        });
+        let memberships = memberships.collect();
+        let ask = kept::Ask { rooms: rooms.clone(), id, step, time: self.now.0, reply: None };
+        client.watches.push(Watch { ask, memberships });
+        let asked = Asked::Watch(client.watches.len() - 1);
+        self.peers[peer].asked.push_back(asked);
+        let mut what = ["watch", "watch_two", "watch_three"][count - 1];
+        if emits {
+            what = "enter";
+            let keyed = Keyed { line: Some(*self.random.pick(&KEYS)), ..Keyed::default() };
+            let data = self.emitted(peer, &rooms[..1], &keyed, false, None);
+            fields.push_str(&format!(",\"e\":{data},\"key\":{:?}", keyed.line.unwrap_or_default()));
+        }
+        self.send(peer, what, &format!("{{{fields}}}"));
+    }
+
+    /// A client asks what a room keeps.
+    fn question(&mut self) {
+        let Some(peer) = self.some_connected() else { return };
+        let room = self.named_rooms(1).remove(0);
+        let id = self.take_id();
+        let rooms = vec![place(self.peers[peer].namespace, &room)];
+        let ask = kept::Ask { rooms, id, step: self.step, time: self.now.0, reply: None };
+        let client = &mut self.model.clients[peer];
+        client.questions.push(Question { ask, answer: Vec::new() });
+        let asked = Asked::Question(client.questions.len() - 1);
+        self.peers[peer].asked.push_back(asked);
+        self.send(peer, "values", &format!("{{\"q\":{id},\"room\":{room:?}}}"));
+    }
+
+    /// A client sends events to rooms.
+    fn emit(&mut self) {
+        let Some(peer) = self.some_connected() else { return };
+        let names = self.named_rooms(2);
+        let rooms = places(self.peers[peer].namespace, &names);
+        let q = self.take_id();
+        let (room, second) = (&names[0], &names[1]);
+        self.peers[peer].asked.push_back(Asked::Emit);
+        let (what, data) = match self.random.below(5) {
+            0..=1 => {
+                let mut event = || {
+                    let data = self.random.chance(2).then(|| *self.random.pick(&KEYS));
+                    self.emitted(peer, &rooms[..1], &Keyed { line: None, data }, false, None)
+                };
+                let (first, then) = (event(), event());
+                ("say", format!("{{\"q\":{q},\"room\":{room:?},\"e\":{first},\"f\":{then}}}"))
+            }
+            2..=3 => {
+                let keyed = Keyed { line: Some(*self.random.pick(&KEYS)), ..Keyed::default() };
+                let event = self.emitted(peer, &rooms, &keyed, false, Some(peer));
+                let key = keyed.line.unwrap_or_default();
+                let to = format!("\"room\":{room:?},\"second\":{second:?},\"key\":{key:?}");
+                ("tell", format!("{{\"q\":{q},{to},\"e\":{event}}}"))
+            }
+            _ => {
+                let whole = [place(self.peers[peer].namespace, "")];
+                let event = self.emitted(peer, &whole, &Keyed::default(), true, Some(peer));
+                ("shout", format!("{{\"q\":{q},\"e\":{event}}}"))
+            }
+        };
+        self.send(peer, what, &data);
+    }
+
+    /// Takes note of an event that a client sends; returns its data.
+    fn emitted(
+        &mut self,
+        peer: usize,
+        rooms: &[String],
+        keyed: &Keyed,
+        volatile: bool,
+        not_to: Option<usize>,
+    ) -> String {
+        let id = self.take_id();
+        let event = Event {
+            rooms: rooms.to_vec(),
+            except: Vec::new(),
+            published: self.step,
+            offsets: vec![0; rooms.len()],
+            volatile,
+            key: keyed.key(rooms),
+            emitter: Some(peer),
+            not_to,
+            ask: None,
+        };
+        self.model.events.insert(id, event);
+        keyed.data(id)
     }
 
     fn say(&mut self, peer: usize, text: String) {
@@ -656,9 +879,15 @@ impl World {
             let outboxes = &self.shards[peer.core].outboxes;
             let mut bytes: Vec<u8> = outboxes.waiting(peer.session.slot).flat_map(|(_, b)| b.to_vec()).collect();
             while let Some(text) = take_frame(&mut bytes) {
-                let data = text.find("{\"n\":").map(|start| &text[start..]);
-                let Some(id) = data.and_then(|data| data[5..].split('}').next()) else { continue };
-                let event = &self.model.events[&id.parse().unwrap()];
+                let answers = text.contains("\"values\"");
+                let data = (!answers).then(|| text.find("\"n\":")).flatten().map(|start| &text[start + 4..]);
+                let Some(id) = data.and_then(|data| data.split(['}', ',']).next()) else { continue };
+                let id = id.parse().unwrap();
+                let event = &self.model.events[&id];
+                // State waits, and what came behind it meanwhile.
+                if self.model.may_be_state(number, id) {
+                    continue;
+                }
                 assert!(!event.volatile || event.published <= since, "client {number} will get {event:?}");
             }
         }
@@ -693,6 +922,9 @@ impl World {
         }
         peer.waiting.clear();
         peer.busy = false;
+        // It reads no further.
+        self.note_read(index, 0, true);
+        let peer = &self.peers[index];
         match peer.poller {
             Some(poller) => self.leave_polled(poller),
             None => {
@@ -726,10 +958,11 @@ impl World {
         let (namespace, volatile) = (*self.random.pick(&NAMESPACES), false);
         let core = self.random.below(self.sources.len());
         for _ in 0..2 + self.random.below(8) {
-            let (id, key) = (self.take_id(), *self.random.pick(&KEYS));
+            let line = (!self.random.chance(4)).then(|| *self.random.pick(&KEYS[..2]));
+            let (id, key) = (self.take_id(), Keyed { line, data: None });
             let (rooms, except) = (vec![room.clone()], Vec::new());
             let ack_timeout_ms = self.random.chance(30).then_some(100);
-            let line = Line::Event { id, namespace, rooms, except, key, volatile, ack_timeout_ms };
+            let line = Line::Event { id, namespace, rooms, except, volatile, ack_timeout_ms, key };
             self.sources[core][0].unsent.push_back(line);
         }
     }
@@ -744,10 +977,10 @@ impl World {
         rooms.dedup();
         let id = self.take_id();
         let namespace = *self.random.pick(&NAMESPACES);
-        let key = *self.random.pick(&KEYS);
         let volatile = self.random.chance(5);
         let ack_timeout_ms = self.random.chance(3).then(|| 1 + self.random.below(200) as u64);
-        self.queue_line(Line::Event { id, namespace, rooms, except, key, volatile, ack_timeout_ms });
+        let key = Keyed::some(&mut self.random);
+        self.queue_line(Line::Event { id, namespace, rooms, except, volatile, ack_timeout_ms, key });
     }
 
     fn publish_operation(&mut self) {
@@ -793,14 +1026,23 @@ impl World {
         if let Some(line) = source.unsent.pop_front() {
             bytes = line_text(&line).into_bytes();
             match &line {
-                Line::Event { id, namespace, rooms, except, key, volatile, ack_timeout_ms } => {
+                Line::Event { id, namespace, rooms, except, volatile, ack_timeout_ms, key } => {
                     let whole = [String::new()];
                     let rooms = places(namespace, if rooms.is_empty() { &whole } else { rooms });
                     let (except, volatile) = (places(namespace, except), *volatile);
                     let now = self.now;
                     let ask = ack_timeout_ms.map(|ms| Ask { not_due_before: now.after(ms).0, receipt: None });
-                    let key = *key;
-                    let event = Event { rooms, except, key, published: step, offsets: Vec::new(), volatile, ask };
+                    let event = Event {
+                        key: key.key(&rooms),
+                        offsets: vec![0; rooms.len()],
+                        rooms,
+                        except,
+                        published: step,
+                        volatile,
+                        emitter: None,
+                        not_to: None,
+                        ask,
+                    };
                     self.model.events.insert(*id, event);
                 }
                 Line::Operation { id, namespace, kind, target, rooms } => {
@@ -816,10 +1058,53 @@ impl World {
         let _ = source.publisher.work(&bytes, &mut self.desks[core], &mut self.shards[core], me, 1 << 20);
     }
 
+    /// A core's turn, as [`Shard::receive`] has it, with an eye on what owners put in order.
+    fn turn(&mut self, core: usize, mut budget: usize) {
+        // Moves rings on and publishes what clients have caused.
+        let now = self.now;
+        self.shards[core].receive(0, now);
+        while budget > 0 {
+            let Some((_, message)) = self.shards[core].port.down.receive() else { break };
+            budget = budget.saturating_sub(1 + self.shards[core].handle_down(message));
+        }
+        while budget > 0 && !self.shards[core].port.down.is_blocked() {
+            let Some((from, message)) = self.shards[core].port.up.receive() else { break };
+            self.handle_up(core, from, message);
+            budget = budget.saturating_sub(1);
+            let own = self.shards[core].core();
+            while budget > 0 {
+                let Some(message) = self.shards[core].port.down.receive_from(own) else { break };
+                budget = budget.saturating_sub(1 + self.shards[core].handle_down(message));
+            }
+        }
+    }
+
+    /// An owner's work. The model is told of the order: clients get no receipts for what they send.
+    fn handle_up(&mut self, core: usize, from: CoreId, message: Up) {
+        if let Up::Publish(publish) = &message {
+            let event = &publish.event.event;
+            let bytes = event.name_json().len() + event.args_json().len();
+            let id: u64 = json::get(event.args_json(), "n").unwrap().parse().unwrap();
+            let known = self.model.events.get_mut(&id).unwrap();
+            assert_eq!(publish.event.key.as_deref(), known.key.as_deref(), "{known:?}");
+            for (_, key) in &publish.rooms {
+                let namespace = key.name.instance().unwrap_or("/");
+                let room = if key.name.is_whole_namespace() { "" } else { key.name.as_str() };
+                let room = place(namespace, room);
+                let at = known.rooms.iter().position(|other| *other == room).expect("it is for this room");
+                let order = self.model.orders.entry(room).or_default();
+                order.push(Ordered { id, step: self.step, time: self.now.0, bytes });
+                let before = std::mem::replace(&mut known.offsets[at], order.len() as u64);
+                assert_eq!(before, 0, "ordered twice: {known:?}");
+            }
+        }
+        let now = self.now;
+        self.shards[core].handle_up(from, message, now);
+    }
+
     fn move_one_message(&mut self) {
         let to = self.random.below(self.shards.len());
         let from = self.shards[self.random.below(self.shards.len())].core();
-        let now = self.now;
         let shard = &mut self.shards[to];
         shard.port.flush();
         if self.random.chance(2) {
@@ -829,7 +1114,7 @@ impl World {
         } else if !shard.port.down.is_blocked()
             && let Some(message) = shard.port.up.receive_from(from)
         {
-            shard.handle_up(from, message, now);
+            self.handle_up(to, from, message);
         }
     }
 
@@ -914,7 +1199,7 @@ impl World {
                     };
                     let receipt = ack.map(|ack| self.understand_acks(id, ack));
                     let event = self.model.events.get_mut(&id).unwrap();
-                    event.offsets = offsets;
+                    assert_eq!(event.offsets, offsets, "event {id} is elsewhere: {event:?}");
                     if let Some(ask) = &mut event.ask {
                         assert!(ask.receipt.is_none(), "two receipts for {event:?}");
                         ask.receipt = receipt;
@@ -1013,7 +1298,8 @@ impl World {
         let (name, data) = match text.strip_prefix("42") {
             Some(packet) => {
                 let own = prefix(self.peers[index].namespace);
-                let packet = packet.strip_prefix(&own).expect("the event is for this namespace");
+                let packet = packet.strip_prefix(&own);
+                let packet = packet.unwrap_or_else(|| panic!("{text:?} to client {index} in {own:?}"));
                 let list = packet.trim_start_matches(|c: char| c.is_ascii_digit());
                 ack_id = packet[..packet.len() - list.len()].parse().ok();
                 let mut values = json::elements(list);
@@ -1024,13 +1310,16 @@ impl World {
         match name {
             "\"joined\"" | "\"left\"" => {
                 let said = json::unescape(json::get(data, "room").unwrap()).unwrap();
-                let (room, count) = self.peers[index].asked.pop_front().expect("an answer was asked for");
+                let asked = self.peers[index].asked.pop_front();
+                let Some(Asked::Room(room, count)) = asked else { panic!("{text} to {asked:?}") };
                 assert_eq!(
                     room,
                     place(self.peers[index].namespace, &said),
                     "answers come in the order of the questions"
                 );
-                let list = self.model.clients[index].memberships.get_mut(&room).unwrap();
+                let client = &mut self.model.clients[index];
+                client.answered = client.stream.len();
+                let list = client.memberships.get_mut(&room).unwrap();
                 if name == "\"joined\"" {
                     list[count - 1].certain = Some(step);
                 } else {
@@ -1039,16 +1328,44 @@ impl World {
                     });
                 }
             }
+            "\"watched\"" | "\"values\"" | "\"said\"" => self.answered(index, name, data),
             "\"event\"" => {
                 let id: u64 = json::get(data, "n").unwrap().parse().unwrap();
-                self.model.clients[index].received.push((id, step));
-                let asks = self.model.events[&id].ask.is_some() && self.peers[index].kind == Kind::SocketIo;
-                assert_eq!(ack_id.is_some(), asks, "{text}");
+                self.model.clients[index].stream.push(Got { id, step, asks: ack_id.is_some() });
                 if let Some(ack_id) = ack_id {
                     self.asked(index, ack_id, id);
                 }
             }
             other => panic!("client {index} got {other}"),
+        }
+    }
+
+    /// The client's question is answered.
+    fn answered(&mut self, index: usize, name: &str, data: &str) {
+        let q: u64 = json::get(data, "q").unwrap().parse().unwrap();
+        let asked = self.peers[index].asked.pop_front().expect("an answer was asked for");
+        let client = &mut self.model.clients[index];
+        let behind = client.stream.len();
+        let after = std::mem::replace(&mut client.answered, behind);
+        let reply = Reply { after, behind, step: self.step, time: self.now.0 };
+        match (name, asked) {
+            ("\"watched\"", Asked::Watch(number)) => {
+                let Watch { ask, memberships } = &mut client.watches[number];
+                assert_eq!(ask.id, q, "answers come in the order of the questions");
+                ask.reply = Some(reply);
+                for (room, &membership) in ask.rooms.iter().zip(&*memberships) {
+                    client.memberships.get_mut(room).unwrap()[membership].certain = Some(self.step);
+                }
+            }
+            ("\"values\"", Asked::Question(number)) => {
+                let Question { ask, answer } = &mut client.questions[number];
+                assert_eq!(ask.id, q, "answers come in the order of the questions");
+                ask.reply = Some(reply);
+                let values = json::elements(json::get(data, "values").unwrap());
+                answer.extend(values.map(|value| json::get(value, "n").unwrap().parse::<u64>().unwrap()));
+            }
+            ("\"said\"", Asked::Emit) => {}
+            (name, asked) => panic!("{name} {data} to {asked:?}"),
         }
     }
 
@@ -1088,16 +1405,16 @@ fn acknowledged_event(text: &str) -> Option<u64> {
 fn line_text(line: &Line) -> String {
     let names = |rooms: &[String]| rooms.iter().map(|room| format!("{room:?}")).collect::<Vec<_>>().join(",");
     match line {
-        Line::Event { id, namespace, rooms, except, key, volatile, ack_timeout_ms } => {
+        Line::Event { id, namespace, rooms, except, volatile, ack_timeout_ms, key } => {
             let to = match &rooms[..] {
                 [] => String::new(),
                 [room] => format!("\"room\":{room:?},"),
                 _ => format!("\"rooms\":[{}],", names(rooms)),
             };
-            let (except, data) = (names(except), format!("{{\"n\":{id}}}"));
+            let (except, data) = (names(except), key.data(*id));
+            let data = data + &key.line.map_or(String::new(), |key| format!(",\"key\":{key:?}"));
             let ack = ack_timeout_ms.map_or(String::new(), |ms| format!(",\"ack\":{{\"timeout_ms\":{ms}}}"));
-            let key = key.map_or(String::new(), |key| format!(",\"key\":\"{key}\""));
-            let to = format!("\"ns\":\"{namespace}\",{to}\"except\":[{except}]{key}");
+            let to = format!("\"ns\":\"{namespace}\",{to}\"except\":[{except}]");
             format!("{{{to},\"event\":\"event\",\"data\":{data},\"id\":{id},\"volatile\":{volatile}{ack}}}\n")
         }
         Line::Operation { id, namespace, kind, target, rooms } => {

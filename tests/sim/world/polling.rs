@@ -117,7 +117,7 @@ impl World {
         self.net.pipes[pipe].up.push_back(Up::Open);
         let peer = self.peers.len();
         let namespace = *self.random.pick(&NAMESPACES);
-        let mut client = Client { late: true, socket_io: true, ..Client::default() };
+        let mut client = Client { number: peer, late: true, socket_io: true, ..Client::default() };
         client.memberships.insert(place(namespace, ""), vec![Membership::asked(self.step)]);
         self.model.clients.push(client);
         let of_peer = Peer::new(0, NOWHERE, NOWHERE, Kind::SocketIo, namespace);
@@ -249,7 +249,7 @@ impl World {
             (1, Some(pipe)) => self.net.pipes[pipe].up.push_back(Up::Text("1".to_owned())),
             (2, Some(pipe)) => self.net.pipes[pipe].up_ended = true,
             (0 | 1, None) if poller.post.is_none() => {
-                let pipe = self.send(number, Up::Post { sid, is_binary: false });
+                let pipe = self.send_request(number, Up::Post { sid, is_binary: false });
                 self.net.pipes[pipe].up.push_back(Up::Body(vec!["1".to_owned()]));
             }
             (2, None) => self.hang_up(number),
@@ -281,7 +281,7 @@ impl World {
     }
 
     /// Sends a request, over an idle connection or a new one.
-    fn send(&mut self, number: usize, request: Up) -> usize {
+    fn send_request(&mut self, number: usize, request: Up) -> usize {
         let idle = &mut self.pollers[number].idle;
         idle.retain(|&pipe| !self.net.pipes[pipe].down_ended);
         let pipe = match idle.pop() {
@@ -307,7 +307,7 @@ impl World {
             Act::Read(pipe) => self.read_response(number, pipe),
             Act::Poll => {
                 let sid = poller.sid.expect("it is open");
-                let pipe = self.send(number, Up::Get(sid));
+                let pipe = self.send_request(number, Up::Get(sid));
                 self.pollers[number].poll = Some(pipe);
             }
             Act::Post => self.post(number),
@@ -402,7 +402,7 @@ impl World {
         let count = waiting.len().min(1 + self.random.below(PACKETS_PER_POST_MAX));
         let packets: Vec<String> = waiting.drain(..count).collect();
         let sid = poller.sid.expect("it is open");
-        let pipe = self.send(number, Up::Post { sid, is_binary: false });
+        let pipe = self.send_request(number, Up::Post { sid, is_binary: false });
         let poller = &mut self.pollers[number];
         poller.due.push_back(packets.iter().filter(|packet| is_answered(packet)).count());
         poller.post = Some(pipe);
@@ -682,7 +682,7 @@ fn is_answered(packet: &str) -> bool {
 /// True for the server's answers to that.
 fn is_answer(packet: &str) -> bool {
     let list = |packet: &str| packet.find('[').map_or(String::new(), |start| packet[start..].to_owned());
-    let answers = ["[\"joined\"", "[\"left\""];
+    let answers = ["[\"joined\"", "[\"left\"", "[\"watched\"", "[\"values\"", "[\"said\""];
     packet.starts_with("40") || packet.starts_with("42") && answers.iter().any(|name| list(packet).starts_with(name))
 }
 
