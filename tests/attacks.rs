@@ -868,6 +868,20 @@ const ATTACKS: &[Attack] = &[
         counters: &[],
     },
     Attack {
+        name: "400,000 packets in one POST",
+        run: |ground| {
+            let mut session = Polling::open(&ground.server, "/socket.io/");
+            let mut http = ground.http();
+            http.write(post(&session.target, &vec!["3"; 400_000].join("\x1e")));
+            ground.is_served("among 400,000 packets");
+            let answers = Answers::of(&status(&mut http));
+            session.post(&["3"]);
+            answers.leave(session)
+        },
+        answers: "200",
+        counters: &[],
+    },
+    Attack {
         name: "two WebSockets that want one session",
         run: |ground| {
             let session = Polling::open(&ground.server, "/socket.io/");

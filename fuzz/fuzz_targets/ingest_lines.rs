@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use roomcast::base::frame::Encoding;
 use roomcast::base::ids::{CoreId, Offset, RoomName, SocketId};
+use roomcast::proto::line::query::{self, CoreStats, Query, RoomFacts, RoomOrder, SocketFacts};
 use roomcast::proto::line::{
     Ack, Acks, Emit, Limits, Line, Op, OpKind, Parser, Receipt, Request, put_attachments, split_line, write_error,
     write_receipt,
@@ -69,10 +71,7 @@ fn check_line(line: &Line<'_>, limits: &Limits, parser: &mut Parser) {
             assert_eq!(rooms.is_empty(), matches!(kind, OpKind::Disconnect { .. }));
             rooms.iter().chain(target).cloned().collect()
         }
-        Request::Query(_) => {
-            assert!(line.id.is_some(), "who asks wants an answer");
-            Vec::new()
-        }
+        Request::Query(query) => check_query(query, line),
         Request::Auth { .. } => Vec::new(),
     };
     assert!(rooms.len() <= limits.rooms_max + 1);
@@ -89,6 +88,48 @@ fn check_line(line: &Line<'_>, limits: &Limits, parser: &mut Parser) {
             assert_eq!(members["offsets"][room.as_str()], offsets.len());
         }
     }
+}
+
+/// The answers to a question are receipts like others, whatever the names in them. Returns the names.
+fn check_query(query: &Query, line: &Line<'_>) -> Vec<RoomName> {
+    let id = line.id.expect("a question has an id");
+    let order = RoomOrder { offset: u64::MAX, epoch: 1, rate: 1e300, bytes: 0 };
+    let facts = |name: RoomName| RoomFacts { name, members: [u32::MAX / 8, 0, 1], order: Some(order) };
+    let mut out = Vec::new();
+    let rooms = match query {
+        Query::Stats => {
+            query::write_stats(&mut out, id, &line.namespace, u64::MAX, &[CoreStats::default(); 2]);
+            Vec::new()
+        }
+        Query::Rooms { prefix, after, limit } => {
+            assert!((1..=query::ROOMS_MAX).contains(limit));
+            let names = [prefix, after].map(|name| RoomName::new(name, usize::MAX));
+            let rooms: Vec<RoomFacts> = names.into_iter().flatten().map(facts).collect();
+            query::write_rooms(&mut out, id, rooms.iter(), *limit > 1);
+            Vec::new()
+        }
+        Query::Room(name) => {
+            query::write_room(&mut out, id, name, &[facts(name.clone()), facts(name.clone())]);
+            vec![name.clone()]
+        }
+        Query::Socket(sid) => {
+            let rooms: Vec<RoomName> = RoomName::new(sid, usize::MAX).into_iter().collect();
+            let socket = SocketFacts {
+                sid: SocketId::new(CoreId::new(1), 2, [3; 9]),
+                ip: [0u16; 8].into(),
+                encoding: Encoding::SocketIo,
+                polls: true,
+                waiting: u64::MAX,
+                room_count: rooms.len(),
+                rooms,
+            };
+            query::write_socket(&mut out, id, &line.namespace, Some(&socket));
+            Vec::new()
+        }
+    };
+    let members = receipt_of(&out, Some(id));
+    assert_eq!((members.len(), &members["ok"]), (if members.contains_key("next") { 4 } else { 3 }, &true.into()));
+    rooms
 }
 
 fn check_emit(emit: &Emit<'_>, id: Option<&str>, limits: &Limits, parser: &mut Parser) {
