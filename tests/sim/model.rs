@@ -38,6 +38,8 @@ pub struct Event {
     pub key: Option<String>,
     /// The client that sent it.
     pub emitter: Option<usize>,
+    /// That client has been told that it is done.
+    pub answered: bool,
     /// A client that does not get it, but as what a room keeps.
     pub not_to: Option<usize>,
     /// Set if it asks for acknowledgements.

@@ -26,6 +26,7 @@ use roomcast::shard::messages::Up;
 use roomcast::shard::{self, Action, Flow, Handshake, Namespace, Shard};
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 
 const RULES: &str = r#"
 [[on]]
@@ -183,8 +184,8 @@ enum Asked {
     Watch(usize),
     /// Likewise.
     Question(usize),
-    /// Events for others.
-    Emit,
+    /// Events for others, by their ids.
+    Emit(RangeInclusive<u64>),
 }
 
 struct Source {
@@ -411,7 +412,8 @@ impl World {
                 26 => self.acknowledge_late(),
                 27..=35 => self.publish_event(),
                 36..=37 => self.flood(),
-                38..=39 => self.publish_operation(),
+                38 => self.publish_operation(),
+                39 => self.operate_on_watcher(),
                 40..=55 => self.hand_over(),
                 56..=60 => self.pass_time(),
                 61..=90 => self.move_one_message(),
@@ -706,7 +708,6 @@ impl World {
         let rooms = places(self.peers[peer].namespace, &names);
         let q = self.take_id();
         let (room, second) = (&names[0], &names[1]);
-        self.peers[peer].asked.push_back(Asked::Emit);
         let (what, data) = match self.random.below(5) {
             0..=1 => {
                 let mut event = || {
@@ -729,6 +730,7 @@ impl World {
                 ("shout", format!("{{\"q\":{q},\"e\":{event}}}"))
             }
         };
+        self.peers[peer].asked.push_back(Asked::Emit(q + 1..=self.next_id));
         self.send(peer, what, &data);
     }
 
@@ -750,6 +752,7 @@ impl World {
             volatile,
             key: keyed.key(rooms),
             emitter: Some(peer),
+            answered: false,
             not_to,
             ask: None,
         };
@@ -993,6 +996,27 @@ impl World {
         self.queue_line(Line::Operation { id, namespace, kind, target, rooms });
     }
 
+    /// A publisher meddles with a client that waits for what rooms keep: with one of these rooms.
+    fn operate_on_watcher(&mut self) {
+        let waits = |client: &&Client| {
+            let unanswered = client.watches.last().is_some_and(|watch| watch.ask.reply.is_none());
+            unanswered && client.gone.is_none() && self.peers[client.number].sid.is_some()
+        };
+        let watchers: Vec<usize> = self.model.clients.iter().filter(waits).map(|client| client.number).collect();
+        if watchers.is_empty() {
+            return self.publish_operation();
+        }
+        let peer = *self.random.pick(&watchers);
+        let watches = &self.model.clients[peer].watches;
+        let first = watches.iter().find(|watch| watch.ask.reply.is_none()).expect("the last has no answer");
+        let place = self.random.pick(&first.ask.rooms).clone();
+        let (_, room) = place.split_once(' ').expect("the namespace's name stands in front");
+        let (namespace, target) = (self.peers[peer].namespace, self.peers[peer].sid.clone());
+        let kind = if self.random.chance(3) { "leave" } else { "join" };
+        let (id, rooms) = (self.take_id(), vec![room.to_owned()]);
+        self.queue_line(Line::Operation { id, namespace, kind, target, rooms });
+    }
+
     fn take_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -1040,6 +1064,7 @@ impl World {
                         published: step,
                         volatile,
                         emitter: None,
+                        answered: false,
                         not_to: None,
                         ask,
                     };
@@ -1364,7 +1389,9 @@ impl World {
                 let values = json::elements(json::get(data, "values").unwrap());
                 answer.extend(values.map(|value| json::get(value, "n").unwrap().parse::<u64>().unwrap()));
             }
-            ("\"said\"", Asked::Emit) => {}
+            ("\"said\"", Asked::Emit(ids)) => {
+                ids.for_each(|id| self.model.events.get_mut(&id).unwrap().answered = true);
+            }
             (name, asked) => panic!("{name} {data} to {asked:?}"),
         }
     }

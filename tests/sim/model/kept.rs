@@ -165,8 +165,10 @@ impl Model {
             let Some(emitter) = event.emitter else { continue };
             let ordered = event.offsets.iter().filter(|offset| **offset > 0).count();
             assert!(ordered == 0 || ordered == event.rooms.len(), "a part of event {id} is missing: {event:?}");
-            let lost = ordered == 0 && self.clients[emitter].gone.is_none();
-            assert!(!lost, "client {emitter} sent event {id} in vain: {event:?}");
+            // A client that polls may not know yet that its message was too late.
+            let client = &self.clients[emitter];
+            let lost = event.answered || client.gone.is_none() && !client.late;
+            assert!(ordered > 0 || !lost, "client {emitter} sent event {id} in vain: {event:?}");
         }
     }
 
@@ -363,8 +365,13 @@ impl Model {
         let room = &ask.rooms[index];
         let later = client.watches[of + 1..].iter().find(|later| later.ask.rooms.contains(room));
         let end = later.map_or(marks.len(), |later| later.ask.reply.map_or(client.answered, |reply| reply.after));
-        let since = client.memberships[room][memberships[index]].asked;
+        let membership = &client.memberships[room][memberships[index]];
+        let since = membership.asked;
         let joined = reply.step + 1;
+        // It may have left and come again by the time it reads that.
+        let stays = |until| {
+            membership.leaving.is_none_or(|leaving| leaving > until) && self.certain(client, room, joined, until)
+        };
         let mut newest = kept.place;
         for (at, got) in client.stream.iter().enumerate().filter(|(at, _)| !marks[*at]) {
             let event = &self.events[&got.id];
@@ -379,7 +386,7 @@ impl Model {
                 if offset <= kept.place {
                     return false;
                 }
-                if self.certain(client, room, joined, got.step) {
+                if stays(got.step) {
                     newest = newest.max(offset);
                 }
             } else if !fresh && offset > kept.place {
@@ -393,11 +400,10 @@ impl Model {
                 return false;
             }
             let settled = self.settled(event.step.max(joined));
-            let certain = |until| self.certain(client, room, joined, until);
-            let stays = place < newest || settled.is_some_and(certain);
+            let meant = place < newest || settled.is_some_and(stays);
             let until = settled.unwrap_or(Step::MAX);
             let excepted = || what.except.iter().any(|place| self.possible(client, place, ask.step, until, 0));
-            stays && !excepted() && !self.may_have_lost(client, what)
+            meant && !excepted() && !self.may_have_lost(client, what)
         };
         !(kept.place..order.len()).any(|at| missing((at + 1, &order[at])))
     }
