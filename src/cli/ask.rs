@@ -7,11 +7,10 @@ use super::args::Check;
 use crate::base::ids::{NamespaceId, RoomName};
 use crate::config::{Config, EndpointKind};
 use crate::proto::json::{self, Kind};
-use crate::proto::line::KEY_BYTES_MAX;
 use crate::session::identity::{Identity, TokenError};
-use crate::session::namespace::{NamespaceName, is_namespace_name};
-use crate::session::rules::{Args, Facts, Outcome, Refusal, Reply, RoomStep, State, UnknownEvents, put_snapshots};
-use crate::shard::Namespace;
+use crate::session::namespace::NamespaceName;
+use crate::session::rules::{Args, Facts, Outcome, Refusal, Reply, State, UnknownEvents, put_snapshots};
+use crate::shard::{Namespace, find_namespace};
 
 /// What `{sid}` is in the answer, unless the question says otherwise: as long as a real one.
 const SID: &str = "exampleSid0123456789";
@@ -77,7 +76,7 @@ pub(super) fn answer(check: &Check, config: &Config, identity: Option<&Identity>
     }
     let _ = write!(text, "A client at {} connects to {}: ", client.ip, client.namespace);
     let namespaces = config.namespaces().map_err(|error| error.to_string())?;
-    let Some(index) = find(&namespaces, &client.namespace, config.limits.namespace_bytes_max) else {
+    let Some(index) = find_namespace(&namespaces, &client.namespace, config.limits.namespace_bytes_max) else {
         text.push_str("refused, as the config has no such namespace.\n");
         hears(&mut text, "connect_error \"Invalid namespace\"");
         return Ok(text);
@@ -194,15 +193,6 @@ fn plain(what: &str, value: &str) -> Result<String, String> {
     }
 }
 
-/// As a shard looks for it: a name of its own wins over patterns, the first pattern over later ones.
-fn find(namespaces: &[Namespace], name: &str, bytes_max: usize) -> Option<usize> {
-    let is_called = |n: &Namespace| matches!(&n.name, NamespaceName::Exact(exact) if **exact == *name);
-    let matches = |n: &Namespace| matches!(&n.name, NamespaceName::Pattern(pattern) if pattern.is_match(name));
-    let by_pattern =
-        || namespaces.iter().position(matches).filter(|_| name.len() <= bytes_max && is_namespace_name(name));
-    namespaces.iter().position(is_called).or_else(by_pattern)
-}
-
 impl Question<'_> {
     fn facts<'f>(&'f self, state: &'f State, args: &'f [&'f str]) -> Facts<'f> {
         Facts {
@@ -306,24 +296,13 @@ impl Question<'_> {
 
     /// Moves the socket as a shard would: all or nothing.
     fn settle(&self, socket: &mut Socket, outcome: &Outcome) -> Result<Moved, Refusal> {
-        let mut joins: Vec<String> = Vec::new();
-        for step in &outcome.rooms {
-            match step {
-                RoomStep::Join(name) => {
-                    let name = self.room_name(name).map_err(Refusal::new)?;
-                    if !joins.contains(&name) {
-                        joins.push(name);
-                    }
-                }
-                RoomStep::Leave(_) | RoomStep::LeavePrefix(_) => joins.retain(|name| !leaves(step, name)),
-            }
-        }
-        let ends = |name: &String| outcome.rooms.iter().any(|step| leaves(step, name)) && !joins.contains(name);
+        let joins = outcome.joins().map(|name| self.named(name)).collect::<Result<Vec<String>, Refusal>>()?;
+        let ends = |name: &String| outcome.leaves(name);
         let (left, stays): (Vec<String>, Vec<String>) = socket.rooms.iter().cloned().partition(ends);
         let (already, joined): (Vec<String>, Vec<String>) = joins.into_iter().partition(|name| stays.contains(name));
         let (after, max) = (stays.len() + joined.len(), self.config.limits.rooms_per_socket_max);
         if after > max {
-            return Err(Refusal::new(format!("this would make {after} rooms; a socket can be in {max}")));
+            return Err(Refusal::too_many_rooms(after, max));
         }
         let (snapshots, values) = self.snapshots(outcome, &joined, &already)?;
         self.check_emits(outcome)?;
@@ -345,9 +324,8 @@ impl Question<'_> {
         joined: &[String],
         already: &[String],
     ) -> Result<(Vec<String>, Vec<String>), Refusal> {
-        let names = |rooms: &[String]| {
-            rooms.iter().map(|room| self.room_name(room).map_err(Refusal::new)).collect::<Result<Vec<_>, _>>()
-        };
+        let names =
+            |rooms: &[String]| rooms.iter().map(|room| self.named(room)).collect::<Result<Vec<String>, Refusal>>();
         let mut events = names(&outcome.snapshots)?;
         events.retain(|room| joined.contains(room) || already.contains(room));
         let values = names(&outcome.values)?.iter().map(|room| format!("[what {room} keeps]")).collect();
@@ -358,15 +336,16 @@ impl Question<'_> {
     fn check_emits(&self, outcome: &Outcome) -> Result<(), Refusal> {
         for emit in &outcome.emits {
             for room in emit.rooms.iter().flatten() {
-                self.room_name(room).map_err(Refusal::new)?;
+                self.named(room)?;
             }
-            let bytes = emit.key.as_ref().map_or(1, String::len);
-            if !(1..=KEY_BYTES_MAX).contains(&bytes) {
-                let reason = format!("the event's key has {bytes} bytes; it needs 1 to {KEY_BYTES_MAX}");
-                return Err(Refusal::new(reason));
-            }
+            emit.check_key()?;
         }
         Ok(())
+    }
+
+    /// A room's name in a rule, if it is one.
+    fn named(&self, name: &str) -> Result<String, Refusal> {
+        self.room_name(name).map_err(Refusal::new)
     }
 
     fn room_name(&self, name: &str) -> Result<String, String> {
@@ -447,14 +426,6 @@ struct Moved {
 fn event_shown(event: &Reply, values: &[String]) -> String {
     let name = json::unescape(&event.name_json).unwrap_or_default();
     format!("{name} {}", put_snapshots(&event.args_json, values)).trim_end().to_owned()
-}
-
-fn leaves(step: &RoomStep, room: &str) -> bool {
-    match step {
-        RoomStep::Leave(name) => room == name,
-        RoomStep::LeavePrefix(prefix) => room.starts_with(prefix.as_str()),
-        RoomStep::Join(_) => false,
-    }
 }
 
 /// The data of the `error` event.

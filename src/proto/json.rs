@@ -213,6 +213,12 @@ pub fn elements(array: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || items.next_value())
 }
 
+/// The first of `values`, which are valid JSON values joined by commas. `None` if there is none.
+#[must_use]
+pub fn first(values: &str) -> Option<&str> {
+    Items { text: values, at: 0 }.next_value()
+}
+
 /// The value of member `key` of `object`, which is valid JSON. Of duplicates it is the last, as in JavaScript.
 #[must_use]
 pub fn get<'a>(object: &'a str, key: &str) -> Option<&'a str> {

@@ -121,8 +121,7 @@ impl Snapshot {
                 array.push(',');
             }
             let event = &kept.event.event;
-            let args = ["[", event.args_json(), "]"].concat();
-            let data = json::elements(&args).next().unwrap_or("null");
+            let data = json::first(event.args_json()).unwrap_or("null");
             array.push_str(&line::put_attachments(data, &event.attachments));
         }
         array.push(']');

@@ -12,9 +12,9 @@ use crate::base::rate::Rate;
 use crate::proto::engineio::{self, PacketType};
 use crate::proto::raw::{self, Shape};
 use crate::proto::socketio::{self, Incoming, PacketKind};
-use crate::proto::{http, json, line, ws};
+use crate::proto::{http, json, ws};
 use crate::session::namespace::NamespaceName;
-use crate::session::rules::{Args, Emit, Facts, Outcome, Refusal, Reply, RoomStep, UnknownEvents, put_snapshots};
+use crate::session::rules::{Args, Emit, Facts, Outcome, Refusal, Reply, UnknownEvents, put_snapshots};
 use crate::session::{AUTH_BYTES_MAX, Kind, Notes, Socket};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -393,29 +393,14 @@ impl Shard {
     /// what takes longer. Events for rooms carry those of `attachments` that they name.
     fn settle(&mut self, socket: SlotRef, outcome: &Outcome, attachments: &[Box<[u8]>]) -> Result<Settled, Refusal> {
         let namespace = self.sockets[socket.slot].namespace_ref();
-        let mut keys: Vec<RoomKey> = Vec::new();
-        for step in &outcome.rooms {
-            match step {
-                RoomStep::Join(name) => {
-                    let name = self.room_name(name).map_err(|error| Refusal::by(limits::ROOM_NAME, error))?;
-                    let key = self.topology.key(namespace, name);
-                    if !keys.contains(&key) {
-                        keys.push(key);
-                    }
-                }
-                RoomStep::Leave(_) | RoomStep::LeavePrefix(_) => keys.retain(|key| !leaves(step, key)),
-            }
-        }
-        let ends = |key: &RoomKey| {
-            let left = outcome.rooms.iter().any(|step| leaves(step, key));
-            left && !key.name.is_whole_namespace() && !keys.contains(key)
-        };
+        let key = |name| Ok(self.topology.key(namespace, self.room_name(name)?));
+        let keys = outcome.joins().map(key).collect::<Result<Vec<RoomKey>, Refusal>>()?;
+        let ends = |key: &RoomKey| !key.name.is_whole_namespace() && outcome.leaves(key.name.as_str());
         let stay = self.local.rooms_of(socket.slot).filter(|key| !key.name.is_whole_namespace() && !ends(key));
         let after = stay.filter(|key| !keys.contains(key)).count() + keys.len();
         let max = self.options.limits.rooms_per_socket_max;
         if after > max {
-            let reason = format!("this would make {after} rooms; a socket can be in {max}");
-            return Err(Refusal::by(limits::ROOMS_PER_SOCKET, reason));
+            return Err(Refusal::too_many_rooms(after, max));
         }
         let wants = self.wants(socket, outcome, &keys)?;
         let emits = outcome.emits.iter().map(|emit| self.emit_line(socket, emit, attachments));
@@ -431,10 +416,7 @@ impl Shard {
     /// The snapshots that an outcome speaks of. A room that keeps nothing has an empty one.
     fn wants(&self, socket: SlotRef, outcome: &Outcome, keys: &[RoomKey]) -> Result<Wants, Refusal> {
         let namespace = self.sockets[socket.slot].namespace_ref();
-        let key = |name: &String| {
-            let name = self.room_name(name).map_err(|error| Refusal::by(limits::ROOM_NAME, error))?;
-            Ok(self.topology.key(namespace, name))
-        };
+        let key = |name: &String| Ok(self.topology.key(namespace, self.room_name(name)?));
         let events = outcome.snapshots.iter().map(key).collect::<Result<SmallVec<[RoomKey; 1]>, Refusal>>()?;
         let values = outcome.values.iter().map(key).collect::<Result<_, Refusal>>()?;
         // A later rule may have taken the join back.
@@ -447,17 +429,12 @@ impl Shard {
         let socket = &self.sockets[socket.slot];
         let mut names: SmallVec<[RoomName; 1]> = SmallVec::new();
         for name in rooms.iter().flatten() {
-            let name = self.room_name(name).map_err(|error| Refusal::by(limits::ROOM_NAME, error))?;
+            let name = self.room_name(name)?;
             if !names.contains(&name) {
                 names.push(name);
             }
         }
-        if let Some(key) = key
-            && !(1..=line::KEY_BYTES_MAX).contains(&key.len())
-        {
-            let message = format!("the event's key has {} bytes; it needs 1 to {}", key.len(), line::KEY_BYTES_MAX);
-            return Err(Refusal::new(message));
-        }
+        emit.check_key()?;
         let (args, carried) = socketio::collect_placeholders(args_json, attachments);
         let mut event = Event::new(socket.namespace_ref(), name_json, &args, *arg_count);
         event.attachments = carried.into_iter().map(Into::into).collect();
@@ -588,14 +565,5 @@ impl Shard {
         self.scratch.clear();
         socketio::connect_error(&mut self.scratch, namespace, message, None);
         self.push_scratch(at.slot);
-    }
-}
-
-/// True if the step takes a socket out of the room.
-fn leaves(step: &RoomStep, key: &RoomKey) -> bool {
-    match step {
-        RoomStep::Leave(name) => key.name.as_str() == name,
-        RoomStep::LeavePrefix(prefix) => key.name.as_str().starts_with(&**prefix),
-        RoomStep::Join(_) => false,
     }
 }

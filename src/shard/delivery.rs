@@ -95,8 +95,7 @@ impl Shard {
     /// What the event is about, as its data says it: where that stands, the first room's class knows.
     fn key_in(&self, event: &Event, room: &RoomKey) -> Option<Box<str>> {
         let path = self.namespaces[usize::from(room.namespace.0)].classes.of(&room.name).key.as_ref()?;
-        let array = ["[", event.args_json(), "]"].concat();
-        let data = json::elements(&array).next()?;
+        let data = json::first(event.args_json())?;
         let value = path.0.iter().try_fold(data, |value, step| json::get(value, step))?;
         let key = line::scalar_key(value).filter(|key| (1..=line::KEY_BYTES_MAX).contains(&key.len()))?;
         Some(key.into())

@@ -28,7 +28,7 @@ use crate::session::admission::Place;
 use crate::session::identity::{Bearer, Identity};
 use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
-use crate::session::rules::NamespaceRules;
+use crate::session::rules::{NamespaceRules, Refusal};
 use crate::session::{
     Beat, Credentials, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query,
 };
@@ -66,6 +66,21 @@ pub struct Namespace {
     pub rules: NamespaceRules,
     /// What holds for its rooms.
     pub classes: Classes,
+}
+
+/// The namespace of that name: the one that is called so, or else the first whose pattern matches. No pattern matches a
+/// name of more than `bytes_max` bytes.
+#[must_use]
+pub fn find_namespace(namespaces: &[Namespace], name: &str, bytes_max: usize) -> Option<usize> {
+    let is_called = |n: &Namespace| matches!(&n.name, NamespaceName::Exact(exact) if **exact == *name);
+    if let Some(index) = namespaces.iter().position(is_called) {
+        return Some(index);
+    }
+    if name.len() > bytes_max || !is_namespace_name(name) {
+        return None;
+    }
+    let matches = |n: &Namespace| matches!(&n.name, NamespaceName::Pattern(pattern) if pattern.is_match(name));
+    namespaces.iter().position(matches)
 }
 
 /// The name that clients and publishers spell.
@@ -375,19 +390,12 @@ impl Shard {
         &self.topology
     }
 
-    /// The namespace of that name: the one that is called so, or else the first whose pattern matches.
+    /// The namespace of that name; see [`find_namespace`].
     #[must_use]
     pub fn namespace<'n>(&self, name: &'n str) -> Option<NamespaceRef<'n>> {
-        let is_called = |n: &Namespace| matches!(&n.name, NamespaceName::Exact(exact) if **exact == *name);
-        let reference = |index: usize, instance| NamespaceRef { id: NamespaceId(index as u16), instance };
-        if let Some(index) = self.namespaces.iter().position(is_called) {
-            return Some(reference(index, None));
-        }
-        if name.len() > self.options.limits.namespace_bytes_max || !is_namespace_name(name) {
-            return None;
-        }
-        let matches = |n: &Namespace| matches!(&n.name, NamespaceName::Pattern(pattern) if pattern.is_match(name));
-        self.namespaces.iter().position(matches).map(|index| reference(index, Some(name)))
+        let index = find_namespace(&self.namespaces, name, self.options.limits.namespace_bytes_max)?;
+        let is_one_of_many = matches!(self.namespaces[index].name, NamespaceName::Pattern(_));
+        Some(NamespaceRef { id: NamespaceId(index as u16), instance: is_one_of_many.then_some(name) })
     }
 
     /// The next thing to be done outside.
@@ -747,7 +755,8 @@ impl Shard {
     }
 
     /// A checked room name.
-    fn room_name(&self, name: &str) -> Result<RoomName, String> {
-        RoomName::new(name, self.options.limits.room_name_bytes_max).map_err(|e| e.to_string())
+    fn room_name(&self, name: &str) -> Result<RoomName, Refusal> {
+        let name = RoomName::new(name, self.options.limits.room_name_bytes_max);
+        name.map_err(|error| Refusal::by(counters::limits::ROOM_NAME, error.to_string()))
     }
 }

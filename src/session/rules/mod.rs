@@ -14,7 +14,9 @@ mod template;
 use std::collections::HashMap;
 use std::fmt;
 
+use crate::base::counters::limits;
 use crate::proto::json;
+use crate::proto::line::KEY_BYTES_MAX;
 use expression::{Expression, Fault, Moment};
 use facts::Scope;
 pub use facts::{Facts, State};
@@ -41,7 +43,8 @@ const _: () = {
 /// What follows from the rules that were taken, all of them together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// To apply in this order. Names are not checked against any bound.
+    /// To apply in this order. A room is joined at most once, behind whatever leaves it. Names are not checked against
+    /// any bound.
     pub rooms: Vec<RoomStep>,
     /// The socket's new state; `None` if it stays as it is.
     pub state: Option<State>,
@@ -59,6 +62,22 @@ pub struct Outcome {
     pub disconnect: bool,
 }
 
+impl Outcome {
+    /// The names of the rooms to join, each once.
+    pub fn joins(&self) -> impl Iterator<Item = &str> {
+        self.rooms.iter().filter_map(|step| match step {
+            RoomStep::Join(room) => Some(room.as_str()),
+            RoomStep::Leave(_) | RoomStep::LeavePrefix(_) => None,
+        })
+    }
+
+    /// True if a socket that is in this room is not in it afterwards.
+    #[must_use]
+    pub fn leaves(&self, room: &str) -> bool {
+        self.rooms.iter().any(|step| step.leaves(room)) && !self.joins().any(|joined| joined == room)
+    }
+}
+
 /// An event that a client causes for others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emit {
@@ -74,6 +93,21 @@ pub struct Emit {
     pub volatile: bool,
 }
 
+impl Emit {
+    /// Refuses a key that no publisher could say.
+    ///
+    /// # Errors
+    /// It is empty or longer than [`KEY_BYTES_MAX`].
+    pub fn check_key(&self) -> Result<(), Refusal> {
+        match self.key.as_ref().map(String::len) {
+            None | Some(1..=KEY_BYTES_MAX) => Ok(()),
+            Some(bytes) => {
+                Err(Refusal::new(format!("the event's key has {bytes} bytes; it needs 1 to {KEY_BYTES_MAX}")))
+            }
+        }
+    }
+}
+
 /// One change of a socket's rooms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoomStep {
@@ -83,6 +117,18 @@ pub enum RoomStep {
     LeavePrefix(String),
     /// Join this room.
     Join(String),
+}
+
+impl RoomStep {
+    /// True if it takes a socket out of the room of this name.
+    #[must_use]
+    pub fn leaves(&self, room: &str) -> bool {
+        match self {
+            RoomStep::Leave(name) => room == name,
+            RoomStep::LeavePrefix(prefix) => room.starts_with(prefix.as_str()),
+            RoomStep::Join(_) => false,
+        }
+    }
 }
 
 /// An event's name and arguments.
@@ -132,6 +178,12 @@ impl Refusal {
     #[must_use]
     pub fn by(limit: &'static str, reason: impl Into<String>) -> Refusal {
         Refusal { limit: Some(limit), ..Refusal::new(reason) }
+    }
+
+    /// The socket would be in `after` rooms, which are more than `max`.
+    #[must_use]
+    pub fn too_many_rooms(after: usize, max: usize) -> Refusal {
+        Refusal::by(limits::ROOMS_PER_SOCKET, format!("this would make {after} rooms; a socket can be in {max}"))
     }
 }
 
@@ -485,13 +537,7 @@ impl Rule {
 
 /// Appends `step`, unless it is there already; a leave takes back the joins before it that it matches.
 fn add_step(steps: &mut Vec<RoomStep>, step: RoomStep) {
-    match &step {
-        RoomStep::Leave(name) => steps.retain(|earlier| !matches!(earlier, RoomStep::Join(room) if room == name)),
-        RoomStep::LeavePrefix(prefix) => {
-            steps.retain(|earlier| !matches!(earlier, RoomStep::Join(room) if room.starts_with(prefix.as_str())));
-        }
-        RoomStep::Join(_) => {}
-    }
+    steps.retain(|earlier| !matches!(earlier, RoomStep::Join(room) if step.leaves(room)));
     if !steps.contains(&step) {
         steps.push(step);
     }
