@@ -116,8 +116,8 @@ fn start() -> Running {
                 connections_seen.store(shard.counters.connections, Ordering::SeqCst);
             }),
         };
-        let (core, sleep) = net::Core::new(setup).unwrap();
-        core.run(sleep).await;
+        let core = net::Core::new(setup).unwrap();
+        core.run();
     })
     .unwrap();
     Running { shared, panics, connections, clients, publishers, handle }

@@ -2,7 +2,7 @@
 //! others; the loop sleeps only when there is nothing left to do.
 
 use super::conn::{Conn, Role};
-use super::executor::Sleep;
+use super::flush::JOIN_BYTES_MAX;
 use super::http::{HandOver, Http};
 use super::order::{Horizons, Parking};
 use super::published::Published;
@@ -41,7 +41,8 @@ const READ_BYTES: usize = 64 << 10;
 const PUBLISH_BYTES_PER_TURN: usize = 64 << 10;
 /// Frames appended to outboxes per turn: 10 ns each.
 const DELIVERIES_PER_TURN: usize = 16 << 10;
-/// While more sessions than this wait to be flushed, nothing new is taken from publishers and other cores.
+/// While more sessions than this wait to be flushed, nothing new is taken from publishers and other cores, unless one
+/// send takes whatever waits for any of them: then more frames make the same number of sends.
 const FLUSH_BACKLOG_MAX: usize = SENDS_MAX;
 /// A core that had work lately looks for more for this long before it sleeps: sleeping and waking cost 40 µs.
 const SPIN: Duration = Duration::from_micros(30);
@@ -234,10 +235,9 @@ impl Core {
     ///
     /// # Errors
     /// The kernel refuses the ring.
-    pub fn new(setup: Setup) -> io::Result<(Core, Sleep)> {
+    pub fn new(setup: Setup) -> io::Result<Core> {
         let Setup { options, shard, desk, clients, publishers, extra, handovers, shared, publish_counters } = setup;
-        let eventfd = shared.bells.eventfd(shard.core())?;
-        let ring = Ring::new(&eventfd)?;
+        let ring = Ring::new(shared.bells.eventfd(shard.core())?)?;
         let mut core = Core {
             options,
             shard,
@@ -282,12 +282,16 @@ impl Core {
         }
         core.accept_all();
         core.api = extra.api.map(|stream| core.take_publisher(stream, Publisher::new()));
-        Ok((core, Sleep::new(eventfd)))
+        Ok(core)
     }
 
     /// Runs until the process drains and the last core has closed its last connection.
-    pub async fn run(mut self, sleep: Sleep) {
+    ///
+    /// It blocks its thread and does not yield to the executor, where it is alone: the ring is what it waits for.
+    pub fn run(mut self) {
         let mut idle_since: Option<Duration> = None;
+        // How long the last time without work was.
+        let mut gap = Duration::MAX;
         loop {
             let worked = self.turn();
             if self.is_over() {
@@ -295,13 +299,15 @@ impl Core {
                 return;
             }
             if worked {
-                // No yielding: this task is alone on its executor.
-                idle_since = None;
+                if let Some(since) = idle_since.take() {
+                    gap = sys::monotonic() - since;
+                }
                 continue;
             }
             let now = sys::monotonic();
             let since = *idle_since.get_or_insert(now);
-            if now - since < SPIN {
+            // Work that comes in short intervals mostly goes on like that.
+            if gap < SPIN && now - since < SPIN {
                 std::hint::spin_loop();
                 continue;
             }
@@ -310,9 +316,8 @@ impl Core {
             if !self.keep_budget() && self.lie_down() {
                 self.shard.counters.sleeps += 1;
                 self.shared.horizons.sleeps(self.shard.core(), self.unheard);
-                sleep.wait().await;
+                self.ring.wait();
                 self.shared.horizons.wakes(self.shard.core());
-                idle_since = None;
             }
             self.get_up();
         }
@@ -361,7 +366,12 @@ impl Core {
         self.handovers.flush();
         worked |= self.take_in();
         worked |= self.serve_some();
-        if self.shard.outboxes.dirty_len() <= FLUSH_BACKLOG_MAX {
+        let outboxes = &mut self.shard.outboxes;
+        let backlogged = outboxes.dirty_len() > FLUSH_BACKLOG_MAX;
+        if !backlogged {
+            outboxes.watch_backlog();
+        }
+        if !backlogged || outboxes.backlog() <= JOIN_BYTES_MAX as u32 {
             worked |= self.publish_some();
             worked |= self.shard.receive(DELIVERIES_PER_TURN, self.now) < DELIVERIES_PER_TURN;
         }
@@ -405,14 +415,12 @@ impl Core {
         if let Some(due) = due {
             self.ring.deadline(due, self.shared.origin);
         }
-        self.ring.enable_signal()
-            && self.shard.port.is_idle()
+        self.shard.port.is_idle()
             && self.handovers.is_idle()
             && (self.drain.is_some() || !self.shared.draining.load(Ordering::SeqCst))
     }
 
     fn get_up(&mut self) {
-        self.ring.disable_signal();
         self.shared.bells.get_up(self.shard.core());
         // Somebody may have set it meanwhile, and deadlines that hang on it may be due.
         self.look_at_the_wall_clock();

@@ -1,11 +1,10 @@
-//! The only module that knows the runtime: pinned executors, and sleeping on an eventfd. A successor of glommio is a
-//! change of this file (and of `ops`, whose control-plane sockets are glommio's too).
+//! The only module that knows the runtime: pinned executors. A successor of glommio is a change of this file (and of `ops`,
+//! whose control-plane sockets are glommio's too).
 #![allow(unsafe_code)]
 
-use glommio::io::BufferedFile;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 use std::future::Future;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -52,26 +51,4 @@ pub fn join(handle: Handle) -> Result<(), String> {
 pub fn adopt(stream: UnixStream) -> glommio::net::UnixStream {
     // SAFETY: the descriptor is owned and given away here.
     unsafe { glommio::net::UnixStream::from_raw_fd(stream.into_raw_fd()) }
-}
-
-/// An eventfd on which the executor can sleep.
-#[derive(Debug)]
-pub struct Sleep(BufferedFile);
-
-impl Sleep {
-    /// Must be called on the executor that sleeps.
-    #[must_use]
-    pub fn new(eventfd: OwnedFd) -> Sleep {
-        // SAFETY: the descriptor is owned and given away here.
-        Sleep(unsafe { BufferedFile::from_raw_fd(eventfd.into_raw_fd()) })
-    }
-
-    /// Sleeps until the eventfd is signalled, and resets it.
-    pub async fn wait(&self) {
-        // An eventfd has no position and gives eight bytes. It cannot fail; if it did, the core would look for work
-        // more often, not less.
-        if let Err(error) = self.0.read_at(0, 8).await {
-            tracing::error!(%error, "cannot sleep on the eventfd");
-        }
-    }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// The most bytes that one send joins. Copying 100 bytes beats a further iovec; beyond this, a large outbox takes turns
 /// with the others.
-const JOIN_BYTES_MAX: usize = 64 << 10;
+pub(super) const JOIN_BYTES_MAX: usize = 64 << 10;
 /// Bytes joined per batch: beyond the second-level cache, joining costs more than the next batch's system call.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 

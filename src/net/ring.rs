@@ -60,9 +60,11 @@ pub struct Outgoing<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The ring of one core; it stays on the thread that made it.
+/// The ring of one core; it stays on the thread that made it, which sleeps in it.
 pub struct Ring {
     ring: IoUring,
+    /// What other threads write to when they want the core to wake up.
+    bell: OwnedFd,
     /// Deadlines that the kernel holds, each with the place that the kernel reads it from.
     deadlines: Vec<(Millis, Box<Timespec>)>,
     /// Calls to the kernel that failed for want of memory or space, and were repeated.
@@ -77,6 +79,7 @@ const SEND: u64 = 5;
 const CANCEL: u64 = 6;
 const CANCEL_READ: u64 = 7;
 const CANCEL_WRITE: u64 = 8;
+const BELL: u64 = 9;
 
 /// A request's name: kind, generation and slot. 24 bits of a generation are enough, as a slot is not reused while a
 /// request names it.
@@ -89,19 +92,26 @@ fn token_slot(token: u64) -> SlotRef {
 }
 
 impl Ring {
-    /// A ring for the calling thread, whose completions signal `eventfd` while that is enabled.
+    /// A ring for the calling thread. A write to the eventfd `bell` ends [`Ring::wait`].
     ///
     /// # Errors
     /// The kernel has no `io_uring`, forbids it, or is older than 6.1.
-    pub fn new(eventfd: &OwnedFd) -> io::Result<Ring> {
+    pub fn new(bell: OwnedFd) -> io::Result<Ring> {
         let ring: IoUring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_taskrun_flag()
             .setup_cqsize(COMPLETIONS)
             .build(SENDS_MAX as u32)?;
-        ring.submitter().register_eventfd(eventfd.as_raw_fd())?;
-        Ok(Ring { ring, deadlines: Vec::new(), retries: 0 })
+        let mut ring = Ring { ring, bell, deadlines: Vec::new(), retries: 0 };
+        ring.listen_for_bell();
+        Ok(ring)
+    }
+
+    /// Nobody reads the eventfd: the poll reports each write to it, whatever it counts.
+    fn listen_for_bell(&mut self) {
+        let entry = opcode::PollAdd::new(Fd(self.bell.as_raw_fd()), libc::POLLIN as u32).multi(true).build();
+        self.push(&entry.user_data(token(BELL, SlotRef { slot: 0, generation: 0 })));
     }
 
     /// Accepts connections until [`Completion::AcceptEnded`].
@@ -198,23 +208,16 @@ impl Ring {
         }
     }
 
-    /// Asks for a signal on the eventfd at the next report. False if something is to be reaped already.
-    pub fn enable_signal(&mut self) -> bool {
-        self.ring.completion().enable_eventfd();
-        self.enter(0);
-        self.ring.completion().is_empty() && !self.ring.submission().taskrun()
-    }
-
-    /// No more signals: the core looks by itself.
-    pub fn disable_signal(&mut self) {
-        self.ring.completion().disable_eventfd();
+    /// Sleeps until there is something to reap, or the bell has rung.
+    pub fn wait(&mut self) {
+        self.enter(1);
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: every entry names a descriptor that its caller keeps open until the request is over (sends:
-            // `send`; polls and accepts: the connection or listener is dropped after its last completion), and memory
-            // that lives as long: of sends the borrowed batch, of deadlines a box in `self.deadlines`.
+            // `send`; polls and accepts: the connection or listener is dropped after its last completion; the bell:
+            // it goes with the ring), and memory that lives as long: of sends the borrowed batch, of deadlines a box in `self.deadlines`.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
             }
@@ -257,6 +260,7 @@ impl Ring {
     fn drain(&mut self, completions: &mut Vec<Completion>, results: &mut [i32]) -> usize {
         let mut finished = 0;
         let mut again: Vec<(u64, SlotRef)> = Vec::new();
+        let mut deaf = false;
         let deadlines = &mut self.deadlines;
         for entry in self.ring.completion() {
             let at = token_slot(entry.user_data());
@@ -292,11 +296,15 @@ impl Ring {
                 // The poll was just reporting something, and a multishot poll goes on after that.
                 kind @ (CANCEL_READ | CANCEL_WRITE) if entry.result() == -libc::EALREADY => again.push((kind, at)),
                 CANCEL | CANCEL_READ | CANCEL_WRITE => {}
+                BELL => deaf |= !cqueue::more(entry.flags()),
                 other => unreachable!("request kind {other}"),
             }
         }
         for (kind, at) in again {
             self.cancel_poll(kind, at);
+        }
+        if deaf {
+            self.listen_for_bell();
         }
         finished
     }

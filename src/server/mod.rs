@@ -120,10 +120,10 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
             let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
             let ends = (port, handovers, clients, publishers, extra);
             match start_core(index, &config, topology, ends, desk, shared, seed, first_epoch) {
-                Ok((core, sleep)) => {
+                Ok(core) => {
                     // The receiver waits for one word from each core.
                     let _ = up.send(Ok(()));
-                    core.run(sleep).await;
+                    core.run();
                 }
                 Err(error) => drop(up.send(Err(error))),
             }
@@ -229,7 +229,7 @@ fn start_core(
     shared: Arc<net::Shared>,
     seed: [u8; 32],
     first_epoch: u64,
-) -> Result<(net::Core, executor::Sleep), String> {
+) -> Result<net::Core, String> {
     let namespaces = config.namespaces().map_err(|error| error.to_string())?;
     let now = Millis((net::sys::monotonic() - shared.origin).as_millis() as u64);
     let options = config.shard_options(topology.cores());

@@ -69,6 +69,8 @@ pub struct Outboxes {
     /// Sessions with something to send whose transport can take it. A session stands here exactly while it is `dirty`.
     dirty: VecDeque<u32>,
     bytes_waiting: u64,
+    /// The most that an outbox came to hold whose transport could take it, since [`Outboxes::watch_backlog`].
+    backlog: u32,
     /// Nodes in use.
     nodes_held: u32,
     /// Memory of the frames in the table.
@@ -137,6 +139,7 @@ impl Default for Outboxes {
             free_frame: NONE,
             dirty: VecDeque::new(),
             bytes_waiting: 0,
+            backlog: 0,
             nodes_held: 0,
             frames_memory: 0,
             laggards: HashMap::new(),
@@ -251,9 +254,12 @@ impl Outboxes {
             self.nodes[outbox.tail as usize].next = index;
         }
         outbox.tail = index;
-        if !outbox.dirty && !outbox.blocked {
-            outbox.dirty = true;
-            self.dirty.push_back(slot);
+        if !outbox.blocked {
+            self.backlog = self.backlog.max(outbox.bytes);
+            if !outbox.dirty {
+                outbox.dirty = true;
+                self.dirty.push_back(slot);
+            }
         }
         self.frames[shared.index as usize].holders += 1;
         index
@@ -331,6 +337,18 @@ impl Outboxes {
     #[must_use]
     pub fn dirty_len(&self) -> usize {
         self.dirty.len()
+    }
+
+    /// The most bytes that an outbox has come to hold since [`Outboxes::watch_backlog`] though its transport could take
+    /// them: what waits for this core, not for a client.
+    #[must_use]
+    pub fn backlog(&self) -> u32 {
+        self.backlog
+    }
+
+    /// Has [`Outboxes::backlog`] begin anew.
+    pub fn watch_backlog(&mut self) {
+        self.backlog = 0;
     }
 
     /// The next session that has something to send, with its transport. The caller sends and reports, or it is
