@@ -372,6 +372,28 @@ const ATTACKS: &[Attack] = &[
         counters: &[(CLIENT_ERRORS, "unexpected_binary", 1.0), (CLIENT_ERRORS, "unexpected_text", 1.0)],
     },
     Attack {
+        name: "20 packets of 8 MB whose last attachment never comes",
+        run: |ground| {
+            let packet = [text(r#"4510-["echo"]"#), frame(true, wire::BINARY, &[b'x'; 900_000]).repeat(9)].concat();
+            let (mut held, mut answers) = (Vec::new(), Answers::default());
+            let holds = || ground.server.metric("roomcast_inbox_bytes");
+            for number in 1..=3 {
+                let mut wire = ground.socket_io();
+                wire.write(&packet);
+                wait_until("it is held", || holds() >= 8.1e6 * f64::from(number));
+                answers.add("held");
+                held.push(wire);
+            }
+            for _ in 3..20 {
+                answers.add(&after(ground.socket_io(), &packet));
+            }
+            wait_until("the others' is given back", || holds() < 25e6);
+            answers.leave(held)
+        },
+        answers: "3 x held; 17 x close 1013",
+        counters: &[(RULE_REFUSALS, "inboxes_bytes", 17.0), (CLOSES, "no room for incomplete messages", 17.0)],
+    },
+    Attack {
         name: "JSON of 100,000 levels, and of 129 within a good event",
         run: |ground| {
             let deep = format!("42{}", "[".repeat(100_000));
@@ -1107,6 +1129,7 @@ fn attacks(cores: usize) {
     // Nothing is left of them.
     ground.server.await_metric("roomcast_connections", &[], 1.0);
     ground.server.await_metric("roomcast_sockets", &[], 1.0);
+    ground.server.await_metric("roomcast_inbox_bytes", &[], 0.0);
     // Polling sessions outlive their connections; while there are any, each core has a socket that makes the kernel
     // note the time of packets.
     wait_until("descriptors are closed", || ground.server.metric("process_open_fds") <= descriptors + cores as f64);

@@ -193,6 +193,8 @@ pub struct Limits {
     pub outbox_bytes_max: u32,
     /// Memory of what waits for all connections; 0 for no bound.
     pub outboxes_bytes_max: u64,
+    /// Memory of what all clients have sent and is not whole; 0 for no bound.
+    pub inboxes_bytes_max: u64,
     /// Connections of one client address; 0 for any number, as in all that follow.
     pub connections_per_ip_max: u32,
     /// Sessions that one client address may begin.
@@ -323,6 +325,7 @@ impl Default for Limits {
             room_name_bytes_max: of_session.room_name_bytes_max,
             outbox_bytes_max: of_session.outbox_bytes_max,
             outboxes_bytes_max: 0,
+            inboxes_bytes_max: 256 << 20,
             connections_per_ip_max: 0,
             handshakes_per_ip_per_s: 0,
             handshakes_per_ip_burst: 0,

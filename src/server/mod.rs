@@ -15,6 +15,7 @@ use crate::ops::site::Facts;
 use crate::session::admission::Admission;
 use crate::session::budget::Budget;
 use crate::session::identity::Identity;
+use crate::session::inboxes;
 use crate::shard::Shard;
 use crate::{mesh, shard};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -97,6 +98,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         horizons: net::Horizons::new(cores),
         polling: AtomicUsize::new(0),
         budget: Budget::new(cores, config.limits.outboxes_bytes_max),
+        inboxes: Arc::new(inboxes::Budget::new(cores, config.limits.inboxes_bytes_max)),
         admission: Admission::new(config.admission_options()),
         identity: net::Published::new(identity),
     });
