@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write as _};
-use std::net::{Ipv4Addr, Shutdown};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 on_one_and_two_cores!(attacks);
@@ -1041,14 +1041,28 @@ const ATTACKS: &[Attack] = &[
                 &emit(&format!("Host: evil.example\r\n{json}")),
                 &emit(&format!("Host: 127.0.0.1.evil.example\r\n{json}")),
                 "GET /api/rooms HTTP/1.1\r\nHost: evil.example:3200\r\n\r\n",
+                "GET /metrics HTTP/1.1\r\nHost: evil.example:3200\r\n\r\n",
+                "GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n",
                 "OPTIONS /api/emit HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n",
             ])
         },
         answers: "2 x 403 without ops.token_file the API is not for web pages: the request has an Origin; \
             3 x 403 without ops.token_file the API takes Content-Type: application/json only; \
             3 x 403 without ops.token_file the API is called localhost, 127.0.0.1 or [::1]; the Host is another; \
+            2 x 403 the Host is neither an address nor a name that is listed in ops.hosts; \
             403 without ops.token_file the API is not for web pages: the request has an Origin",
-        counters: &[(OPERATOR_REQUESTS, "403", 9.0)],
+        counters: &[(OPERATOR_REQUESTS, "403", 11.0)],
+    },
+    Attack {
+        name: "600 connections to the operators' port that say nothing",
+        run: |ground| {
+            let connect = |_| TcpStream::connect(ground.server.admin).unwrap();
+            let silent: Vec<TcpStream> = (0..600).map(connect).collect();
+            let health = http(ground.server.admin, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            Answers::of(&health.status.to_string()).leave(silent)
+        },
+        answers: "200",
+        counters: &[],
     },
     Attack {
         name: "the API with other things than it wants",

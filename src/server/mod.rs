@@ -84,6 +84,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         access: Access {
             token: config.api_token().map_err(|error| error.to_string())?,
             is_local: config.ops.listen.ip().to_canonical().is_loopback(),
+            hosts: config.ops.hosts.iter().map(|name| name.as_str().into()).collect(),
         },
         options: config.ops_options(),
     };
