@@ -418,13 +418,7 @@ impl Core {
     /// The query of a handshake without its tokens, and the token that the request has.
     fn bearer(&self, head: &Head<'_, '_>) -> (Box<str>, Option<Bearer>) {
         let Some(identity) = self.shard.identity() else { return (head.query.into(), None) };
-        // Browsers send cookies along with what any page asks for: they speak for their owner only if the page is ours
-        // or of an origin that may use them.
-        let cookies_count = head.header("origin").is_none_or(|origin| {
-            let host = head.header("host").unwrap_or_default();
-            let own = origin.splitn(2, |byte| *byte == b'/').nth(1).and_then(|rest| rest.strip_prefix(b"/"));
-            own.is_some_and(|own| own.eq_ignore_ascii_case(host)) || self.options.cors.shares_cookies_with(origin)
-        });
+        let cookies_count = self.options.cors.lets_cookies_count(head.values("origin"), head.header("host"));
         (identity.without_tokens(head.query).into(), identity.of_request(head, cookies_count))
     }
 
