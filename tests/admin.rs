@@ -3,12 +3,17 @@
 
 mod common;
 
-use common::{OPEN, Publisher, RawClient, Sample, Server, http};
+use common::{OPEN, Publisher, RawClient, Sample, Server, http, wait_until};
 use std::collections::{HashMap, HashSet};
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 
-on_one_and_two_cores!(metrics_are_valid_prometheus_text, counters_say_what_happened, health_and_http);
+on_one_and_two_cores!(
+    metrics_are_valid_prometheus_text,
+    counters_say_what_happened,
+    health_and_http,
+    who_says_nothing_keeps_no_scraper_out,
+);
 
 /// Checks text exposition format 0.0.4 (prometheus.io, "Exposition formats").
 fn check(text: &str) {
@@ -207,4 +212,37 @@ fn health_and_http(cores: usize) {
         assert_eq!(common::read_response(&mut reader).unwrap().status, 200);
     }
     assert!(common::read_response(&mut reader).is_err(), "the server closes after `Connection: close`");
+}
+
+fn who_says_nothing_keeps_no_scraper_out(cores: usize) {
+    const PLACES: usize = 256;
+    const SILENT: usize = 600;
+    let server = Server::start(OPEN, cores);
+    let mut silent: Vec<TcpStream> = Vec::new();
+    for number in 0..SILENT {
+        let mut stream = TcpStream::connect(server.admin).unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").unwrap();
+        }
+        silent.push(stream);
+    }
+    for path in ["/metrics", "/health/ready", "/api/stats"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        assert_eq!(http(server.admin, &request).status, 200, "{path}");
+    }
+    // Those went that had been there for longest, and each of them is counted once.
+    let closes = |reason| server.metric_where("roomcast_operator_closes_total", &[("reason", reason)]);
+    let pushed = closes("pushed_out");
+    assert!((SILENT - PLACES..SILENT - PLACES + 10).contains(&(pushed as usize)), "{pushed}");
+    for stream in &mut silent[..SILENT - PLACES] {
+        let end = stream.read(&mut [0]);
+        assert!(end.as_ref().map_or(true, |bytes| *bytes == 0), "{end:?}");
+    }
+    let lines = server.log().matches("too many connections on the operators' port").count();
+    assert!((1..=3).contains(&lines), "a flood of the log:\n{}", server.log());
+    // The others do not stay for long either, with a part of a request or without.
+    wait_until("all have gone", || closes("timeout") + closes("pushed_out") >= SILENT as f64);
+    for stream in &mut silent {
+        assert!(stream.read(&mut [0]).map_or(true, |bytes| bytes == 0));
+    }
 }

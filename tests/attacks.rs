@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, crypto::sign};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write as _};
-use std::net::{Ipv4Addr, Shutdown};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 on_one_and_two_cores!(attacks);
@@ -370,6 +370,28 @@ const ATTACKS: &[Attack] = &[
         },
         answers: "2 x close 1002",
         counters: &[(CLIENT_ERRORS, "unexpected_binary", 1.0), (CLIENT_ERRORS, "unexpected_text", 1.0)],
+    },
+    Attack {
+        name: "20 packets of 8 MB whose last attachment never comes",
+        run: |ground| {
+            let packet = [text(r#"4510-["echo"]"#), frame(true, wire::BINARY, &[b'x'; 900_000]).repeat(9)].concat();
+            let (mut held, mut answers) = (Vec::new(), Answers::default());
+            let holds = || ground.server.metric("roomcast_inbox_bytes");
+            for number in 1..=3 {
+                let mut wire = ground.socket_io();
+                wire.write(&packet);
+                wait_until("it is held", || holds() >= 8.1e6 * f64::from(number));
+                answers.add("held");
+                held.push(wire);
+            }
+            for _ in 3..20 {
+                answers.add(&after(ground.socket_io(), &packet));
+            }
+            wait_until("the others' is given back", || holds() < 25e6);
+            answers.leave(held)
+        },
+        answers: "3 x held; 17 x close 1013",
+        counters: &[(RULE_REFUSALS, "inboxes_bytes", 17.0), (CLOSES, "no room for incomplete messages", 17.0)],
     },
     Attack {
         name: "JSON of 100,000 levels, and of 129 within a good event",
@@ -1019,14 +1041,28 @@ const ATTACKS: &[Attack] = &[
                 &emit(&format!("Host: evil.example\r\n{json}")),
                 &emit(&format!("Host: 127.0.0.1.evil.example\r\n{json}")),
                 "GET /api/rooms HTTP/1.1\r\nHost: evil.example:3200\r\n\r\n",
+                "GET /metrics HTTP/1.1\r\nHost: evil.example:3200\r\n\r\n",
+                "GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n",
                 "OPTIONS /api/emit HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n",
             ])
         },
         answers: "2 x 403 without ops.token_file the API is not for web pages: the request has an Origin; \
             3 x 403 without ops.token_file the API takes Content-Type: application/json only; \
             3 x 403 without ops.token_file the API is called localhost, 127.0.0.1 or [::1]; the Host is another; \
+            2 x 403 the Host is neither an address nor a name that is listed in ops.hosts; \
             403 without ops.token_file the API is not for web pages: the request has an Origin",
-        counters: &[(OPERATOR_REQUESTS, "403", 9.0)],
+        counters: &[(OPERATOR_REQUESTS, "403", 11.0)],
+    },
+    Attack {
+        name: "600 connections to the operators' port that say nothing",
+        run: |ground| {
+            let connect = |_| TcpStream::connect(ground.server.admin).unwrap();
+            let silent: Vec<TcpStream> = (0..600).map(connect).collect();
+            let health = http(ground.server.admin, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            Answers::of(&health.status.to_string()).leave(silent)
+        },
+        answers: "200",
+        counters: &[],
     },
     Attack {
         name: "the API with other things than it wants",
@@ -1107,6 +1143,7 @@ fn attacks(cores: usize) {
     // Nothing is left of them.
     ground.server.await_metric("roomcast_connections", &[], 1.0);
     ground.server.await_metric("roomcast_sockets", &[], 1.0);
+    ground.server.await_metric("roomcast_inbox_bytes", &[], 0.0);
     // Polling sessions outlive their connections; while there are any, each core has a socket that makes the kernel
     // note the time of packets.
     wait_until("descriptors are closed", || ground.server.metric("process_open_fds") <= descriptors + cores as f64);

@@ -4,9 +4,9 @@ mod common;
 
 use common::polling::{Http, Polling, get, post};
 use common::wire::{self, Wire, handshake};
-use common::{OPEN, RawClient, Response, Server};
+use common::{OPEN, RawClient, Response, Server, wait_until};
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write as _};
 use std::net::{Ipv4Addr, Shutdown};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ on_one_and_two_cores!(
     events_of_one_socket,
     attempts_to_connect,
     sizes_times_and_numbers,
+    what_all_clients_leave_incomplete,
     pages_that_may_not_open_websockets,
     smuggled_requests,
     slow_handshakes,
@@ -441,6 +442,136 @@ fn sizes_times_and_numbers(cores: usize) {
     let mut silent = RawClient::engine_io(&server).0;
     assert_eq!(silent.closed(), (1000, "connect timeout".to_owned()));
     an_honest_client_is_served(&server);
+}
+
+/// A client that has sent a part of something, and what is missing.
+struct Half {
+    wire: Wire,
+    session: Option<Polling>,
+    rest: Vec<u8>,
+    /// What an answer to the whole of it begins with.
+    answer: &'static str,
+}
+
+impl Half {
+    const PART: usize = 600_000;
+
+    fn of(server: &Server, what: &str) -> Half {
+        let raw = format!(r#"{{"type":"who","data":"{}"}}"#, "x".repeat(900_000));
+        let (part, rest) = raw.as_bytes().split_at(Half::PART);
+        let you = r#"{"type":"you""#;
+        let (wire, session, part, rest, answer) = match what {
+            "frame" => {
+                let mut part = wire::text(&raw);
+                let rest = part.split_off(Half::PART);
+                (Wire::open(server, "/ws"), None, part, rest, you)
+            }
+            "fragments" => {
+                let (part, rest) = (wire::frame(false, wire::TEXT, part), wire::frame(true, wire::CONTINUATION, rest));
+                (Wire::open(server, "/ws"), None, part, rest, you)
+            }
+            "attachments" => {
+                let mut wire = Wire::open(server, WEBSOCKET);
+                assert!(wire.text().starts_with("0{"));
+                wire.write(wire::text("40"));
+                assert!(wire.text().starts_with("40{"));
+                let packet = wire::text(r#"452-["who",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#);
+                let part = [packet, wire::frame(true, wire::BINARY, part)].concat();
+                (wire, None, part, wire::frame(true, wire::BINARY, rest), r#"42["you""#)
+            }
+            "body" => {
+                let (session, _) = Polling::socket_io(server);
+                let body = format!(r#"42["who","{}"]"#, "x".repeat(900_000));
+                let mut part = post(&session.target, &body).into_bytes();
+                let rest = part.split_off(Half::PART);
+                (session.connect().into(), Some(session), part, rest, "HTTP/1.1 200 OK")
+            }
+            other => unreachable!("{other}"),
+        };
+        // The server may refuse it before all of it is sent.
+        let _ = wire.stream().write_all(&part);
+        Half { wire, session, rest, answer }
+    }
+
+    /// Sends the rest, which must be answered.
+    fn must_be_answered(mut self) {
+        self.wire.write(&self.rest);
+        match self.session {
+            None => assert!(self.wire.text().starts_with(self.answer)),
+            Some(_) => {
+                let mut said = vec![0; self.answer.len()];
+                self.wire.stream().read_exact(&mut said).unwrap();
+                assert_eq!(str::from_utf8(&said), Ok(self.answer));
+            }
+        }
+        self.wire.close();
+    }
+
+    /// It must have been told that there is no room.
+    fn must_be_refused(mut self) {
+        if let Some(session) = self.session {
+            let mut said = Vec::new();
+            self.wire.stream().read_to_end(&mut said).unwrap();
+            let said = String::from_utf8(said).unwrap();
+            assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("\r\nRetry-After: 5\r\n"), "{said}");
+            assert!(said.ends_with("There is no room for the rest of the request; try again in 5 s.\n"), "{said}");
+            return session.is_gone();
+        }
+        assert_eq!(self.wire.close_code(), 1013);
+        self.wire.ends();
+    }
+}
+
+fn what_all_clients_leave_incomplete(cores: usize) {
+    const BYTES: f64 = 4_194_304.0;
+    let server = Server::start(&limited("inboxes_bytes_max = 4_194_304"), cores);
+    let mut witness = RawClient::in_room(&server, "r");
+    let refused = || {
+        let count = |metric: &str| server.metric_where(metric, &[("reason", "inboxes_bytes")]);
+        count(REFUSED) + count("roomcast_rule_refusals_total")
+    };
+    let holds = || server.metric("roomcast_inbox_bytes");
+    for (what, metric) in [
+        ("frame", "roomcast_rule_refusals_total"),
+        ("fragments", "roomcast_rule_refusals_total"),
+        ("attachments", "roomcast_rule_refusals_total"),
+        ("body", REFUSED),
+    ] {
+        let before = server.metric_where(metric, &[("reason", "inboxes_bytes")]);
+        let (mut kept, mut told) = (Vec::new(), 0);
+        for _ in 0..10 {
+            let (held, count) = (holds(), refused());
+            let half = Half::of(&server, what);
+            wait_until("it is held or refused", || refused() > count || holds() >= held + Half::PART as f64);
+            if refused() > count {
+                half.must_be_refused();
+                told += 1;
+            } else {
+                kept.push(half);
+            }
+            // One that was refused has given back what it held.
+            wait_until("all fits", || holds() <= BYTES);
+        }
+        assert!(kept.len() >= 2 && told >= 4, "{what}: {} kept, {told} refused", kept.len());
+        server.await_metric(metric, &[("reason", "inboxes_bytes")], before + f64::from(told));
+        // Small messages find room, in parts as well.
+        let who = wire::text(r#"{"type":"who"}"#);
+        let mut small = Wire::open(&server, "/ws");
+        small.write(&who[..9]);
+        an_honest_client_is_served(&server);
+        small.write(&who[9..]);
+        assert!(small.text().starts_with(r#"{"type":"you""#));
+        small.close();
+        // Who has had room keeps it.
+        kept.into_iter().for_each(Half::must_be_answered);
+        server.await_metric("roomcast_inbox_bytes", &[], 0.0);
+        assert!(witness.ask(r#"{"type":"who"}"#).starts_with(r#"{"type":"you""#));
+    }
+    // One that just goes gives back too.
+    let half = Half::of(&server, "attachments");
+    wait_until("it is held", || holds() >= Half::PART as f64);
+    half.wire.close();
+    server.await_metric("roomcast_inbox_bytes", &[], 0.0);
 }
 
 // ---- origins ----

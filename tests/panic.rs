@@ -10,6 +10,7 @@ use roomcast::net::{self, executor, listener, wake::Bells};
 use roomcast::proto::{cors::Cors, forwarded::TrustedProxies, raw::Shape, ws};
 use roomcast::session::admission::Admission;
 use roomcast::session::budget::Budget;
+use roomcast::session::inboxes;
 use roomcast::session::rules::{NamespaceRules, RulesSource};
 use roomcast::session::{HeartbeatOptions, Kind, LimitOptions};
 use roomcast::shard::{self, Namespace, Shard};
@@ -47,6 +48,7 @@ fn start() -> Running {
         horizons: net::Horizons::new(1),
         polling: AtomicUsize::new(0),
         budget: Budget::new(1, 0),
+        inboxes: Arc::new(inboxes::Budget::new(1, 0)),
         admission: Admission::new(Default::default()),
         identity: net::Published::new(None),
     });

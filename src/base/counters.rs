@@ -86,6 +86,7 @@ counters! {
     count sent_bytes "roomcast_sent_bytes_total" "Bytes accepted by the kernel for clients.";
     count sends_partial "roomcast_sends_partial_total" "Sends of which the kernel took only a part.";
     count sends_blocked "roomcast_sends_blocked_total" "Sends refused because the socket's buffer was full.";
+    gauge inbox_bytes "roomcast_inbox_bytes" "Memory of what clients have sent and is not whole, or waits, now.";
     gauge outbox_bytes "roomcast_outbox_bytes" "Bytes waiting in outboxes now, shared frames counted at each holder.";
     gauge outbox_memory_bytes "roomcast_outbox_memory_bytes" "Memory of outboxes now, shared frames once.";
     count ring_full_up "roomcast_ring_full_publish_total" "Messages that waited as the ring to an owner was full.";
@@ -155,6 +156,9 @@ pub mod limits {
     pub const HANDSHAKE_TIMEOUT: &str = "handshake_timeout";
     /// In [`HTTP_REFUSED`](super::HTTP_REFUSED): a body that took longer than `request_body_ms_max`.
     pub const BODY_TIMEOUT: &str = "body_timeout";
+    /// In [`RULE_REFUSALS`](super::RULE_REFUSALS), or [`HTTP_REFUSED`](super::HTTP_REFUSED) for a request: a part of
+    /// something that is not whole, beyond `inboxes_bytes_max`.
+    pub const INBOXES_BYTES: &str = "inboxes_bytes";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): an event beyond `events_per_socket_per_s`.
     pub const EVENTS_PER_SOCKET: &str = "events_per_socket";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a `CONNECT` beyond what `events_per_socket_per_s` makes of it.

@@ -103,6 +103,14 @@ pub(crate) const NUMBERS: &[Number] = &[
         zero: Some("no bound"),
         get: |c| c.limits.outboxes_bytes_max,
     },
+    // As above; a message that is larger than this never finds room.
+    Number {
+        key: "limits.inboxes_bytes_max",
+        min: MIB,
+        max: 16 * 1024 * 1024 * MIB,
+        zero: Some("no bound"),
+        get: |c| c.limits.inboxes_bytes_max,
+    },
     // An address that may have more has no limit worth the name.
     limit("limits.connections_per_ip_max", 1_000_000, NONE, |c| c.limits.connections_per_ip_max.into()),
     limit("limits.handshakes_per_ip_per_s", RATE_MAX, NONE, |c| c.limits.handshakes_per_ip_per_s.into()),

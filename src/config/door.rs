@@ -137,6 +137,15 @@ pub(super) fn check(
         let message = "must be a file's mode in octal, as in \"0660\"";
         return Err(document.wrong_value(&path("ingest.unix_mode"), message));
     }
+    for (index, host) in ops.hosts.iter().enumerate() {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if host.is_empty() || !host.bytes().all(is_name) {
+            let mut path = path("ops.hosts");
+            path.push(PathStep::Index(index));
+            let message = "must be the name of a host, without a port, as in \"metrics.example\"";
+            return Err(document.wrong_value(&path, message));
+        }
+    }
     for (index, alias) in ops.alias.iter().enumerate() {
         let wrong = |key: &str, message: String| {
             let mut path = path("ops.alias");

@@ -157,6 +157,8 @@ pub struct Ops {
     pub public: bool,
     /// A file with the token that users of the HTTP API must bring; empty for none.
     pub token_file: String,
+    /// Names that the port is asked by, besides addresses and names without a dot.
+    pub hosts: Vec<String>,
     /// What health calls the server.
     pub service: String,
     /// Requests of the HTTP API under other paths and in other shapes.
@@ -193,6 +195,8 @@ pub struct Limits {
     pub outbox_bytes_max: u32,
     /// Memory of what waits for all connections; 0 for no bound.
     pub outboxes_bytes_max: u64,
+    /// Memory of what all clients have sent and is not whole; 0 for no bound.
+    pub inboxes_bytes_max: u64,
     /// Connections of one client address; 0 for any number, as in all that follow.
     pub connections_per_ip_max: u32,
     /// Sessions that one client address may begin.
@@ -302,7 +306,7 @@ impl Default for Ingest {
 impl Default for Ops {
     fn default() -> Ops {
         let (token_file, service, alias) = (String::new(), "roomcast".to_owned(), Vec::new());
-        Ops { listen: loopback(3200), public: false, token_file, service, alias }
+        Ops { listen: loopback(3200), public: false, token_file, hosts: Vec::new(), service, alias }
     }
 }
 
@@ -323,6 +327,7 @@ impl Default for Limits {
             room_name_bytes_max: of_session.room_name_bytes_max,
             outbox_bytes_max: of_session.outbox_bytes_max,
             outboxes_bytes_max: 0,
+            inboxes_bytes_max: 256 << 20,
             connections_per_ip_max: 0,
             handshakes_per_ip_per_s: 0,
             handshakes_per_ip_burst: 0,
@@ -904,6 +909,11 @@ mod tests {
                 "2:13: ingest.unix_mode = \"rw\": must be a file's mode in octal, as in \"0660\"",
             ),
             ("[ingest]\ntoken_file = 7", "2:14: ingest.token_file = 7: must be a string"),
+            (
+                "[ops]\nhosts = [\"a.example\", \"a.example:3200\"]",
+                "2:23: ops.hosts[1] = \"a.example:3200\": must be the name of a host, without a port, as in \
+                 \"metrics.example\"",
+            ),
             (
                 "[[ops.alias]]\npath = \"stats\"\nkind = \"socket-stats\"",
                 "2:8: ops.alias[0].path = \"stats\": must begin with / and contain no spaces, no ? and no #, as in \

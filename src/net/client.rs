@@ -31,6 +31,7 @@ impl Core {
                 }
             }
         }
+        self.weigh(at);
     }
 
     /// Keeps what could not be handled yet.
@@ -93,6 +94,7 @@ impl Core {
                 }
             };
             handled += bytes;
+            decoder.give_back();
             self.put_back(at, decoder);
             if flow == Flow::Wait
                 && let Some(conn) = self.conns.get_mut(at)
@@ -183,7 +185,7 @@ impl Core {
         }
     }
 
-    fn end_probe(&mut self, at: SlotRef, session: SlotRef, closing: Closing) {
+    pub(super) fn end_probe(&mut self, at: SlotRef, session: SlotRef, closing: Closing) {
         self.shard.probe_ended(session, at);
         self.close_probe(at, closing);
     }

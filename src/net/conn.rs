@@ -16,6 +16,8 @@ pub(super) struct Conn {
     /// Bytes received and not handled: an incomplete head or frame, or messages that wait. Boxed, as it is empty in
     /// nearly all connections nearly all the time.
     pub inbox: Option<Box<Inbox>>,
+    /// What it holds of its client's bytes, as counted in the core's inboxes.
+    pub held: u32,
     /// The handshake's or the closing's deadline.
     pub timer: Option<TimerId>,
     /// True while the kernel reports when there is something to read.
@@ -70,6 +72,7 @@ impl Conn {
             stream,
             role,
             inbox: None,
+            held: 0,
             timer: None,
             polls_read: false,
             polls_write: false,

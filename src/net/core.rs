@@ -19,6 +19,7 @@ use crate::mesh::Plane;
 use crate::session::admission::Admission;
 use crate::session::budget::Budget;
 use crate::session::identity::Identity;
+use crate::session::inboxes::{self, Inboxes};
 use crate::shard::{Action, Closing, GOING_AWAY, OVER_BUDGET, SLOW_CONSUMER, Shard};
 use socket2::Socket;
 use std::collections::VecDeque;
@@ -88,6 +89,8 @@ pub struct Shared {
     pub identity: Published<Option<Arc<Identity>>>,
     /// What the cores' outboxes take, and may take.
     pub budget: Budget,
+    /// What the cores' clients have sent and is not handled, and how much that may be.
+    pub inboxes: Arc<inboxes::Budget>,
 }
 
 /// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher
@@ -276,6 +279,7 @@ impl Core {
             budgeted: Millis(0),
         };
         core.now = core.clock();
+        core.shard.inboxes = Inboxes::new(core.shared.inboxes.clone(), core.shard.core());
         core.look_at_the_wall_clock();
         if let [Some(clients), ..] = &core.listeners {
             core.shared.horizons.listens(core.shard.core(), clients.as_raw_fd());
@@ -963,8 +967,9 @@ impl Core {
         let Some(conn) = self.conns.get_mut(at) else { return };
         match std::mem::replace(&mut conn.role, Role::Dead) {
             Role::WebSocket { session, decoder, message_bytes_max } => {
-                // Who broke the protocol is not listened to any more, not even for an answer (RFC 6455 section 7.1.7).
-                let peer_closed = matches!(closing.code, 1002 | 1003 | 1007 | 1009);
+                // Who broke the protocol is not listened to any more, not even for an answer (RFC 6455 section 7.1.7),
+                // nor is who has sent more than there is room for: the answer would come behind all the rest.
+                let peer_closed = matches!(closing.code, 1002 | 1003 | 1007 | 1009 | 1013);
                 self.conns[at.slot].role = Role::Closing { session, decoder, message_bytes_max, peer_closed };
                 self.shard.counters.count(counters::CLOSES, closing.label);
                 self.push_close_frame(session, closing.code, text.unwrap_or(closing.label));
@@ -1030,6 +1035,7 @@ impl Core {
 
     /// Ends the polls of a dead connection.
     pub(super) fn let_go(&mut self, at: SlotRef) {
+        self.weigh(at);
         let conn = &self.conns[at.slot];
         self.ring.cancel_polls(at, conn.polls_read, conn.polls_write);
         self.bury(at);
@@ -1050,6 +1056,8 @@ impl Core {
         let conn = &mut self.conns[at.slot];
         conn.inbox = None;
         conn.paused = false;
+        self.weigh(at);
+        let conn = &mut self.conns[at.slot];
         if conn.stream.shutdown(Shutdown::Write).is_err() {
             // The peer is gone already.
             return self.finish(at, "");

@@ -24,6 +24,8 @@ use std::time::SystemTime;
 const PACKETS_PER_TURN: usize = 16;
 /// Beyond this, responses that were not read hold up further requests of the connection.
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
+/// When to come again after there was no room for a request. It gets free when those that hold it go on, or go.
+const RETRY_S: &str = "5";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// What the reference server calls its payloads: browsers must not offer them for download.
 const PAYLOAD: &str = "text/plain; charset=UTF-8";
@@ -190,6 +192,14 @@ impl Http {
             Some(Wish::Posting { session } | Wish::Packets { session, .. }) => Some(*session),
             _ => None,
         }
+    }
+
+    /// Memory of the request that is being received or served.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.request.as_ref().map_or(0, |request| match &request.wish {
+            Wish::Packets { body, .. } => body.capacity(),
+            _ => request.body.held_bytes(),
+        })
     }
 
     /// True while a whole request is not answered: no more is read.
@@ -408,13 +418,7 @@ impl Core {
     /// The query of a handshake without its tokens, and the token that the request has.
     fn bearer(&self, head: &Head<'_, '_>) -> (Box<str>, Option<Bearer>) {
         let Some(identity) = self.shard.identity() else { return (head.query.into(), None) };
-        // Browsers send cookies along with what any page asks for: they speak for their owner only if the page is ours
-        // or of an origin that may use them.
-        let cookies_count = head.header("origin").is_none_or(|origin| {
-            let host = head.header("host").unwrap_or_default();
-            let own = origin.splitn(2, |byte| *byte == b'/').nth(1).and_then(|rest| rest.strip_prefix(b"/"));
-            own.is_some_and(|own| own.eq_ignore_ascii_case(host)) || self.options.cors.shares_cookies_with(origin)
-        });
+        let cookies_count = self.options.cors.lets_cookies_count(head.values("origin"), head.header("host"));
         (identity.without_tokens(head.query).into(), identity.of_request(head, cookies_count))
     }
 
@@ -520,6 +524,7 @@ impl Core {
             Wish::Packets { session, body: packets, from } => self.packets(at, session, packets, from, manner),
         }
         self.go_on(at);
+        self.weigh(at);
     }
 
     fn serve_session(
@@ -738,11 +743,7 @@ impl Core {
             }
             Phase::Head => limits::HANDSHAKE_TIMEOUT,
             Phase::Body => {
-                let session = http.posts_to();
-                http.request = None;
-                if let Some(session) = session {
-                    self.shard.post_aborted(session, at);
-                }
+                self.forget_request(at);
                 limits::BODY_TIMEOUT
             }
             Phase::Idle | Phase::Serving => return self.finish(at, ""),
@@ -750,6 +751,29 @@ impl Core {
         self.shard.counters.count(counters::HTTP_REFUSED, label);
         let response = Response::new(408, TEXT, b"The request took too long to arrive.\n");
         self.answer(at, &Response { connection: Connection::Close, ..response });
+    }
+
+    /// Refuses the request that is being received: there is no room for more of it.
+    pub(super) fn refuse_request(&mut self, at: SlotRef) {
+        self.conns[at.slot].inbox = None;
+        self.forget_request(at);
+        self.enter(at, Phase::Serving);
+        self.shard.counters.count(counters::HTTP_REFUSED, limits::INBOXES_BYTES);
+        let body = format!("There is no room for the rest of the request; try again in {RETRY_S} s.\n");
+        let headers = &[("Retry-After", RETRY_S)];
+        let response = Response { headers, ..Response::new(503, TEXT, body.as_bytes()) };
+        self.answer(at, &Response { connection: Connection::Close, ..response });
+    }
+
+    /// Drops the request that is being received. The session that it was for ends: what it said is lost.
+    fn forget_request(&mut self, at: SlotRef) {
+        let Role::Http(http) = &mut self.conns[at.slot].role else { unreachable!("it speaks HTTP") };
+        let session = http.posts_to();
+        http.request = None;
+        if let Some(session) = session {
+            self.shard.post_aborted(session, at);
+        }
+        self.weigh(at);
     }
 
     /// Answers the waiting poll with everything that waits for its session.
@@ -779,6 +803,7 @@ impl Core {
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
         if let Some(request) = http.request.take() {
             let manner = Manner { connection: Connection::Close, ..request.manner };
+            self.weigh(at);
             self.refuse(at, Refusal::UnknownSid, &manner);
         }
     }
@@ -955,6 +980,7 @@ impl Core {
             self.watch_new(at);
             self.shard.counters.connections += 1;
             self.requests.push_back(at);
+            self.weigh(at);
         }
         any
     }

@@ -7,6 +7,7 @@ mod core;
 pub mod executor;
 mod flush;
 mod http;
+mod inbox;
 pub mod listener;
 mod order;
 mod published;

@@ -2,23 +2,31 @@
 //! no client. Does not know what there is to be asked for.
 
 use super::clerk::Clerk;
+use super::places::{Complaint, Found, Place, Places};
 use super::reply::Reply;
 use super::site::{Facts, Plan, Site};
 use crate::net::executor;
 use crate::proto::http::{self, Body, BodyLength, BodyStep, Connection, HeadStep, Response};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use glommio::net::{TcpListener, TcpStream};
-use std::cell::Cell;
+use std::future::Future;
+use std::io::{Error, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Connections at a time; more than any number of scrapers and backends needs.
 const CONNECTIONS_MAX: usize = 256;
 const HEAD_BYTES_MAX: usize = 8192;
-/// A silent connection is closed after this.
+/// Whoever connects asks for something: so long for the first request's head.
+const FIRST: Duration = Duration::from_secs(5);
+/// As long for a further one, for a body, and for a write: longer than backends keep a connection that they do not use.
 const IDLE: Duration = Duration::from_secs(60);
+/// The log tells of connections that found no place of their own once in this time, however many there are.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// Connections that ended otherwise than by their client's wish or answer.
+pub const CLOSES: &str = "roomcast_operator_closes_total";
 /// What follows a refused request is thrown away, so that the answer is not lost to a reset: for so long between two
 /// reads, and so much.
 const DISCARD: Duration = Duration::from_secs(1);
@@ -45,28 +53,64 @@ pub async fn serve(
         Err(error) => return ready(Err(format!("cannot listen for operators on {address} (ops.listen): {error}"))),
     };
     let site = Rc::new(Site::new(facts, clerk));
-    let connections = Rc::new(Cell::new(0));
+    let places = Places::new(CONNECTIONS_MAX);
+    let (mut crowded, mut failing) = (Complaint::new(COMPLAIN_EVERY), Complaint::new(COMPLAIN_EVERY));
     loop {
-        match listener.accept().await {
-            Ok(stream) if connections.get() < CONNECTIONS_MAX => {
-                connections.set(connections.get() + 1);
-                let (site, connections) = (site.clone(), connections.clone());
-                glommio::spawn_local(async move {
-                    if let Err(error) = connection(stream, &site).await {
-                        tracing::debug!(%error, "an operator's connection ended");
-                    }
-                    connections.set(connections.get() - 1);
-                })
-                .detach();
-            }
-            // Dropped: closed.
-            Ok(_) => tracing::warn!(max = CONNECTIONS_MAX, "too many connections on the operators' port"),
+        let stream = match listener.accept().await {
+            Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept on the operators' port");
+                if let Some(count) = failing.count(Instant::now()) {
+                    tracing::warn!(%error, count, "cannot accept on the operators' port");
+                }
                 glommio::timer::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (reason, place) = match places.take() {
+            Found::Free(place) => ("", Some(place)),
+            Found::Pushed(place) => ("pushed_out", Some(place)),
+            // Dropped: closed.
+            Found::None => ("no_place", None),
+        };
+        if !reason.is_empty() {
+            closes(reason);
+            if let Some(count) = crowded.count(Instant::now()) {
+                let max = CONNECTIONS_MAX;
+                tracing::warn!(max, count, "too many connections on the operators' port; idle ones are closed");
             }
         }
+        let Some(place) = place else { continue };
+        let site = site.clone();
+        glommio::spawn_local(async move {
+            // Nobody is pushed out while being answered.
+            let pushed = async {
+                place.pushed().await;
+                Err(Error::other("another connection took its place"))
+            };
+            if let Err(error) = future::or(pushed, connection(stream, &site, &place)).await {
+                tracing::debug!(%error, "an operator's connection ended");
+            }
+        })
+        .detach();
     }
+}
+
+fn closes(reason: &'static str) {
+    metrics::counter!(CLOSES, "reason" => reason).increment(1);
+}
+
+/// Does `work`, of which the client is to do its part in time: `reason` is counted if it does not.
+async fn within<T>(
+    limit: Duration,
+    reason: &'static str,
+    work: impl Future<Output = std::io::Result<T>>,
+) -> std::io::Result<T> {
+    let late = async {
+        glommio::timer::sleep(limit).await;
+        closes(reason);
+        Err(ErrorKind::TimedOut.into())
+    };
+    future::or(work, late).await
 }
 
 /// Moves lines and receipts between the clerk and the cores, until these end.
@@ -108,26 +152,24 @@ struct Manner {
     head_only: bool,
 }
 
-async fn connection(mut stream: TcpStream, site: &Site) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(IDLE))?;
+async fn connection(mut stream: TcpStream, site: &Site, place: &Place) -> std::io::Result<()> {
     stream.set_write_timeout(Some(IDLE))?;
     let mut buffer = Vec::new();
+    let (mut limit, mut reason) = (FIRST, "timeout");
     loop {
-        let Some((bytes, begun, mut manner)) = begin(&buffer, site) else {
-            if read_more(&mut stream, &mut buffer).await? == 0 {
-                return Ok(());
-            }
-            continue;
-        };
-        buffer.drain(..bytes);
+        let head = within(limit, reason, read_head(&mut stream, &mut buffer, site)).await?;
+        let Some((begun, mut manner)) = head else { return Ok(()) };
         let reply = match begun {
             Begun::Refused(reply) => reply,
             Begun::Planned { plan, mut body, expects_continue } => {
                 if expects_continue && buffer.is_empty() && !body.is_complete() {
                     stream.write_all(http::CONTINUE).await?;
                 }
-                match read_body(&mut stream, &mut buffer, &mut body).await? {
-                    Some(Ok(())) => site.serve(&plan, &body.into_bytes()).await,
+                match within(IDLE, "timeout", read_body(&mut stream, &mut buffer, &mut body)).await? {
+                    Some(Ok(())) => {
+                        place.asked();
+                        site.serve(&plan, &body.into_bytes()).await
+                    }
                     Some(Err(reply)) => {
                         manner.connection = Connection::Close;
                         reply
@@ -136,6 +178,8 @@ async fn connection(mut stream: TcpStream, site: &Site) -> std::io::Result<()> {
                 }
             }
         };
+        place.answered();
+        (limit, reason) = (IDLE, "idle");
         stream.write_all(&written(&reply, manner)).await?;
         if manner.connection == Connection::Close {
             return finish(stream).await;
@@ -180,6 +224,23 @@ fn begin(buffer: &[u8], site: &Site) -> Option<(usize, Begun, Manner)> {
 
 fn refused_body(error: &http::BodyError) -> Reply {
     Reply::error(error.status(), &error.to_string())
+}
+
+/// Reads a request's head: what it leads to; `None` if the client ends before it is whole.
+async fn read_head(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    site: &Site,
+) -> std::io::Result<Option<(Begun, Manner)>> {
+    loop {
+        if let Some((bytes, begun, manner)) = begin(buffer, site) {
+            buffer.drain(..bytes);
+            return Ok(Some((begun, manner)));
+        }
+        if read_more(stream, buffer).await? == 0 {
+            return Ok(None);
+        }
+    }
 }
 
 /// Reads a request's body; `None` if the client ends within it.

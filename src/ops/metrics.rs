@@ -35,6 +35,11 @@ impl Exporter {
             "roomcast_operator_requests_total",
             "HTTP requests on the operators' port, the API's included, by status."
         );
+        metrics::describe_counter!(
+            super::admin::CLOSES,
+            "Connections on the operators' port closed without an answer, by reason: pushed_out by a new one as all \
+             places were taken, no_place, timeout, idle."
+        );
         metrics::describe_gauge!("roomcast_info", "Always 1; its labels tell the version.");
         metrics::gauge!("roomcast_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         metrics::describe_gauge!("process_resident_memory_bytes", "Memory of the process that is in RAM.");

@@ -6,5 +6,6 @@ pub mod alias;
 pub mod api;
 pub mod clerk;
 pub mod metrics;
+pub mod places;
 pub mod reply;
 pub mod site;

@@ -92,9 +92,9 @@ impl Site {
         let aliases = &self.facts.options.aliases;
         if let Some(index) = aliases.iter().position(|alias| *alias.path == *head.path) {
             let alias = &aliases[index];
-            if alias.kind != alias::Kind::Health {
-                self.facts.access.check(head).map_err(alias::dressed)?;
-            }
+            let access = &self.facts.access;
+            let may_ask = if alias.kind == alias::Kind::Health { access.check_name(head) } else { access.check(head) };
+            may_ask.map_err(alias::dressed)?;
             check_method(alias.method(), head).map_err(alias::dressed)?;
             let takes_body = alias.kind == alias::Kind::SocketEvent;
             let body_bytes_max = if takes_body { self.facts.options.line_bytes_max } else { 0 };
@@ -116,6 +116,7 @@ impl Site {
             }
             _ => return Err(Reply::text(404, "There are /metrics, /health and /api/ here.\n")),
         };
+        self.facts.access.check_name(head)?;
         if !matches!(head.method, "GET" | "HEAD") {
             return Err(Reply::text(405, "Use GET.\n").with("Allow", "GET, HEAD"));
         }

@@ -123,18 +123,20 @@ impl Cors {
     #[must_use]
     pub fn allows_websocket<'a>(&self, mut origins: impl Iterator<Item = &'a [u8]>, host: Option<&[u8]>) -> bool {
         let Origins::Listed(patterns) = &self.origins else { return true };
-        let is_allowed = |origin: &[u8]| {
-            let Some(origin) = text_of(origin, |byte| byte.is_ascii_graphic()) else { return false };
-            let host = host.and_then(|host| text_of(host, |byte| byte.is_ascii_graphic()));
-            patterns.iter().any(|pattern| pattern.matches(origin)) || host.is_some_and(|host| is_of(origin, host))
+        let is_listed = |origin: &[u8]| {
+            let origin = text_of(origin, |byte| byte.is_ascii_graphic());
+            origin.is_some_and(|origin| patterns.iter().any(|pattern| pattern.matches(origin)))
         };
-        !self.check_websockets || origins.all(is_allowed)
+        !self.check_websockets || origins.all(|origin| is_listed(origin) || is_own(origin, host))
     }
 
-    /// True if pages of this origin may send cookies along and read what they get for them.
+    /// True if the cookies of a request with these `Origin`s and this `Host` speak for their owner. Browsers send them
+    /// along with what any page asks for: the page must be the server's own, or of an origin that may send cookies and
+    /// read what it gets for them.
     #[must_use]
-    pub fn shares_cookies_with(&self, origin: &[u8]) -> bool {
-        self.credentials && self.origin_lines(Some(origin), "", &mut String::new())
+    pub fn lets_cookies_count<'a>(&self, mut origins: impl Iterator<Item = &'a [u8]>, host: Option<&[u8]>) -> bool {
+        let shares = |origin| self.credentials && self.origin_lines(Some(origin), "", &mut String::new());
+        origins.all(|origin| is_own(origin, host) || shares(origin))
     }
 
     /// The header lines of a response to a request with this `Origin`, each ended by `\r\n`.
@@ -207,6 +209,12 @@ fn line(lines: &mut String, name: &str, value: &str) {
 fn text_of(value: &[u8], allowed: impl Fn(u8) -> bool) -> Option<&str> {
     let is_good = !value.is_empty() && value.iter().all(|byte| byte.is_ascii() && allowed(*byte));
     if is_good { std::str::from_utf8(value).ok() } else { None }
+}
+
+/// True for an `Origin` of the server's own pages, if `host` is the request's `Host`.
+fn is_own(origin: &[u8], host: Option<&[u8]>) -> bool {
+    let text = |value| text_of(value, |byte| byte.is_ascii_graphic());
+    text(origin).zip(host.and_then(text)).is_some_and(|(origin, host)| is_of(origin, host))
 }
 
 /// True for the origin of pages that come from `host`, which is written as in a `Host` header.
@@ -586,6 +594,51 @@ mod tests {
             }
         }
         assert!(asked(&["null"], true, &["null"], None) && !asked(listed, true, &["https://ws.example"], None));
+    }
+
+    #[test]
+    fn cookies_that_speak_for_their_owner() {
+        let counts = |origins: &[&str], credentials, sent: &[&str], host: Option<&str>| {
+            let cors = Cors::new(&Options { credentials, ..options(origins) }).unwrap();
+            cors.lets_cookies_count(sent.iter().map(|origin| origin.as_bytes()), host.map(str::as_bytes))
+        };
+        let (listed, host) = (&["https://app.example"][..], "ws.example");
+        // Whether they count for the server's own pages, and whether for listed origins with credentials.
+        for (sent, host, own, shared) in [
+            // No page.
+            (&[][..], host, true, true),
+            // The default port may stand there or not; the scheme may be that of a proxy.
+            (&["https://ws.example"], host, true, true),
+            (&["http://WS.example"], host, true, true),
+            (&["https://ws.example"], "ws.example:443", true, true),
+            (&["http://ws.example"], "ws.example:80", true, true),
+            (&["https://ws.example"], "ws.example:80", false, false),
+            (&["http://ws.example"], "ws.example:443", false, false),
+            (&["https://ws.example:8443"], "ws.example:8443", true, true),
+            (&["https://ws.example:8443"], host, false, false),
+            (&["http://[::1]:3000"], "[::1]:3000", true, true),
+            (&["https://app.example"], host, false, true),
+            (&["https://app.example", "https://ws.example"], host, false, true),
+            (&["https://ws.example", "https://evil.example"], host, false, false),
+            (&["https://evil.example", "https://ws.example"], host, false, false),
+            (&["https://ws.example.evil.example"], host, false, false),
+            (&["https://evil.example/ws.example"], host, false, false),
+            // What is no page of the server's, whatever stands behind the scheme.
+            (&["file://ws.example"], host, false, false),
+            (&["x:/ws.example"], host, false, false),
+            (&["http://"], "", false, false),
+            (&["null"], "null", false, false),
+            (&[""], "", false, false),
+        ] {
+            for (origins, credentials, expected) in
+                [(&[][..], false, own), (&[], true, own), (listed, false, own), (listed, true, shared)]
+            {
+                let told = counts(origins, credentials, sent, Some(host));
+                assert_eq!(told, expected, "{sent:?} to {host}, {origins:?} {credentials}");
+            }
+        }
+        assert!(counts(&["*"], true, &["https://evil.example"], Some(host)), "the operator wants it");
+        assert!(!counts(&[], true, &["https://ws.example"], None) && counts(&[], true, &[], None));
     }
 
     #[test]

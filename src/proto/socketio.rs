@@ -343,6 +343,15 @@ impl Reassembler {
         self.open.is_some()
     }
 
+    /// Memory of the packet whose attachments are missing.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| {
+            let places = open.incoming.attachments.capacity() * size_of::<Box<[u8]>>();
+            size_of::<Open>() + places + open.limits.packet_bytes_max - open.bytes_left
+        })
+    }
+
     /// Takes the text of an Engine.IO message. Gives the packet, or `None` if its attachments are to follow. A packet
     /// without attachments borrows from `text` and allocates nothing.
     ///
@@ -821,6 +830,21 @@ mod tests {
         assert_eq!(reassembler.text("51-[\"a\"]", &LIMITS, &mut scratch), Ok(None));
         assert!(reassembler.binary(&[1]).unwrap().is_some());
         assert_eq!(reassembler.binary(&[2]), Err(PacketError::UnexpectedBinary));
+    }
+
+    #[test]
+    fn a_packet_holds_what_has_come_of_it() {
+        let mut reassembler = Reassembler::default();
+        let least = |bytes: usize, places: usize| size_of::<Open>() + bytes + places * size_of::<Box<[u8]>>();
+        assert_eq!(reassembler.held_bytes(), 0);
+        assert_eq!(reassembler.text("53-[\"a\"]", &LIMITS, &mut json::Scratch::default()), Ok(None));
+        assert_eq!(reassembler.held_bytes(), least(8, 0));
+        for (attachments, bytes) in [(1, 108), (2, 208)] {
+            assert_eq!(reassembler.binary(&[0; 100]), Ok(None));
+            assert!(reassembler.held_bytes() >= least(bytes, attachments), "{}", reassembler.held_bytes());
+        }
+        assert!(reassembler.binary(&[0; 100]).unwrap().is_some());
+        assert_eq!(reassembler.held_bytes(), 0);
     }
 
     #[test]

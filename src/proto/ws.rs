@@ -14,7 +14,7 @@ pub const CONTROL_BYTES_MAX: usize = 125;
 pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_BYTES_MAX - 2;
 
 /// Finds the messages in what one client sends. Owns heap memory only while a fragmented message is open or was just
-/// handed out; the next call of [`Decoder::decode`] gives it back.
+/// handed out; [`Decoder::give_back`] and the next call of [`Decoder::decode`] give it back.
 #[derive(Debug, Default)]
 pub struct Decoder {
     state: State,
@@ -150,6 +150,28 @@ impl Decoder {
             }
         };
         Ok(Step::Message { bytes, message })
+    }
+
+    /// Gives back the memory of the message that was handed out last.
+    pub fn give_back(&mut self) {
+        if matches!(self.state, State::Delivered(_)) {
+            self.state = State::Between;
+        }
+    }
+
+    /// Discards what has come of a message, and all that the client still sends.
+    pub fn close(&mut self) {
+        self.state = State::Closed;
+    }
+
+    /// Memory of the message that is open or was handed out last, if it came in fragments.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match &self.state {
+            State::Between | State::Closed => 0,
+            State::Open(fragments) => size_of::<Fragments>() + fragments.bytes.capacity(),
+            State::Delivered(whole) => size_of::<Whole>() + whole.capacity(),
+        }
     }
 }
 
@@ -403,6 +425,13 @@ impl Whole {
             Whole::Binary(bytes) => Message::Binary(bytes),
         }
     }
+
+    fn capacity(&self) -> usize {
+        match self {
+            Whole::Text(text) => text.capacity(),
+            Whole::Binary(bytes) => bytes.capacity(),
+        }
+    }
 }
 
 fn resting(open: Option<Box<Fragments>>) -> State {
@@ -632,6 +661,31 @@ mod tests {
         for (name, bytes, said, violation) in rows {
             assert_eq!(drive_all_ways(name, &bytes, MAX), (said, violation), "{name}");
         }
+    }
+
+    #[test]
+    fn a_decoder_holds_fragments_until_they_are_given_back() {
+        let frame = |fin, kind, bytes: usize| {
+            let mut out = Vec::new();
+            encode_client_frame(&mut out, fin, kind, [1, 2, 3, 4], &vec![b'x'; bytes]);
+            out
+        };
+        let mut decoder = Decoder::new();
+        let feed = |decoder: &mut Decoder, mut bytes: Vec<u8>| {
+            let step = decoder.decode(&mut bytes, 10_000).map(|step| matches!(step, Step::Message { .. }));
+            (step, decoder.held_bytes() >= 1000)
+        };
+        assert_eq!(feed(&mut decoder, frame(true, Kind::Text, 1000)), (Ok(true), false), "whole: nothing is kept");
+        assert_eq!(feed(&mut decoder, frame(false, Kind::Text, 1000)), (Ok(false), true));
+        decoder.give_back();
+        assert_eq!(feed(&mut decoder, frame(true, Kind::Ping, 1)), (Ok(true), true), "the message is still open");
+        assert_eq!(feed(&mut decoder, frame(true, Kind::Continuation, 1)), (Ok(true), true), "handed out");
+        decoder.give_back();
+        assert_eq!(decoder.held_bytes(), 0);
+        assert_eq!(feed(&mut decoder, frame(false, Kind::Binary, 1000)), (Ok(false), true));
+        decoder.close();
+        assert_eq!(decoder.held_bytes(), 0);
+        assert_eq!(feed(&mut decoder, frame(true, Kind::Text, 1)), (Ok(false), false), "nobody listens");
     }
 
     #[test]

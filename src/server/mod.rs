@@ -15,6 +15,7 @@ use crate::ops::site::Facts;
 use crate::session::admission::Admission;
 use crate::session::budget::Budget;
 use crate::session::identity::Identity;
+use crate::session::inboxes;
 use crate::shard::Shard;
 use crate::{mesh, shard};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -83,6 +84,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         access: Access {
             token: config.api_token().map_err(|error| error.to_string())?,
             is_local: config.ops.listen.ip().to_canonical().is_loopback(),
+            hosts: config.ops.hosts.iter().map(|name| name.as_str().into()).collect(),
         },
         options: config.ops_options(),
     };
@@ -97,6 +99,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         horizons: net::Horizons::new(cores),
         polling: AtomicUsize::new(0),
         budget: Budget::new(cores, config.limits.outboxes_bytes_max),
+        inboxes: Arc::new(inboxes::Budget::new(cores, config.limits.inboxes_bytes_max)),
         admission: Admission::new(config.admission_options()),
         identity: net::Published::new(identity),
     });

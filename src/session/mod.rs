@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod budget;
 pub mod identity;
+pub mod inboxes;
 pub mod namespace;
 pub mod outbox;
 pub mod rules;
@@ -214,7 +215,7 @@ pub struct Polling {
     pub holds_answers: bool,
     /// The WebSocket that may take over.
     pub probe: Option<Probe>,
-    /// Set when the client broke the protocol: its POST is refused.
+    /// Set when the client broke the protocol, or there is no room for what it sends: its POST is refused.
     pub broken: bool,
     /// True for a session that was closed by the server between two polls: the next poll is told.
     pub lingers: bool,

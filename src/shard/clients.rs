@@ -2,7 +2,7 @@
 //! joins of this one are done, so that a client's messages take effect in their order whatever cores they concern.
 
 use super::joins::{Answer, LateAnswer, Then, Wants};
-use super::{CLIENT_LEFT, Closing, Flow, Line, PROTOCOL_ERROR, REFUSED, Shard, UNSUPPORTED, name_of};
+use super::{CLIENT_LEFT, Closing, Flow, INBOXES_FULL, Line, PROTOCOL_ERROR, REFUSED, Shard, UNSUPPORTED, name_of};
 use crate::base::clock::Millis;
 use crate::base::counters::{self, limits};
 use crate::base::event::Event;
@@ -11,8 +11,9 @@ use crate::base::ids::{NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
 use crate::base::rate::Rate;
 use crate::proto::engineio::{self, PacketType};
 use crate::proto::raw::{self, Shape};
-use crate::proto::socketio::{self, Incoming, PacketKind};
+use crate::proto::socketio::{self, Incoming, PacketError, PacketKind};
 use crate::proto::{http, json, ws};
+use crate::session::inboxes::Room;
 use crate::session::namespace::NamespaceName;
 use crate::session::rules::{Args, Emit, Facts, Outcome, Refusal, Reply, UnknownEvents, put_snapshots};
 use crate::session::{AUTH_BYTES_MAX, Kind, Notes, Socket};
@@ -61,11 +62,12 @@ impl Shard {
             return Flow::Ready;
         }
         match self.sessions[at.slot].kind {
-            Kind::SocketIo => match self.sessions[at.slot].reassembler.binary(bytes) {
-                Ok(Some(packet)) => self.packet(at, &packet),
-                Ok(None) => {}
-                Err(error) => self.protocol_error(at, error.label()),
-            },
+            Kind::SocketIo => {
+                let reassembler = &mut self.sessions[at.slot].reassembler;
+                let before = reassembler.held_bytes();
+                let packet = reassembler.binary(bytes);
+                self.reassembled(at, before, packet);
+            }
             Kind::Raw { .. } => {
                 self.counters.count(counters::CLIENT_ERRORS, "binary_on_raw");
                 self.close(at, UNSUPPORTED);
@@ -226,13 +228,10 @@ impl Shard {
                 };
                 // The reassembler is taken out for the call, as the packet borrows from the text alone.
                 let mut reassembler = std::mem::take(&mut self.sessions[at.slot].reassembler);
+                let before = reassembler.held_bytes();
                 let packet = reassembler.text(data, &limits, &mut self.json);
                 self.sessions[at.slot].reassembler = reassembler;
-                match packet {
-                    Ok(Some(packet)) => self.packet(at, &packet),
-                    Ok(None) => {}
-                    Err(error) => self.protocol_error(at, error.label()),
-                }
+                self.reassembled(at, before, packet);
             }
             PacketType::Pong => self.pong(at, now),
             // Heartbeats go the other way.
@@ -240,6 +239,25 @@ impl Shard {
             PacketType::Close => self.close(at, CLIENT_LEFT),
             // The reference server takes no notice of these.
             PacketType::Noop | PacketType::Open | PacketType::Upgrade => {}
+        }
+    }
+
+    /// The session's reassembler, which held `before` bytes, has taken a message.
+    fn reassembled(&mut self, at: SlotRef, before: usize, packet: Result<Option<Incoming<'_>>, PacketError>) {
+        let room = self.inboxes.resize(before, self.sessions[at.slot].reassembler.held_bytes());
+        match packet {
+            Ok(Some(packet)) => self.packet(at, &packet),
+            Ok(None) if room == Room::None => self.refuse_rest(at),
+            Ok(None) => {}
+            Err(error) => self.protocol_error(at, error.label()),
+        }
+    }
+
+    /// Closes a session of whose message no more can be held.
+    pub fn refuse_rest(&mut self, at: SlotRef) {
+        if self.hears(at) {
+            self.count_refusal(limits::INBOXES_BYTES);
+            self.close(at, INBOXES_FULL);
         }
     }
 
@@ -565,5 +583,109 @@ impl Shard {
         self.scratch.clear();
         socketio::connect_error(&mut self.scratch, namespace, message, None);
         self.push_scratch(at.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::class::Classes;
+    use crate::base::ids::{CoreId, Topology};
+    use crate::mesh;
+    use crate::session::inboxes::{Budget, Inboxes};
+    use crate::session::rules::{NamespaceRules, RulesSource};
+    use crate::shard::{self, Action, Handshake, Namespace, Posted};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    const MIB: usize = 1 << 20;
+
+    fn shard() -> Shard {
+        let rules = NamespaceRules::compile(&RulesSource::default()).unwrap();
+        let namespaces = vec![Namespace { name: "/".into(), rules, classes: Classes::default() }];
+        let port = mesh::connect(1, mesh::Options { slots: 16 }).remove(0);
+        let options = shard::Options::default();
+        let mut shard = Shard::new(port, Topology::new(1, 1), namespaces, options, [0; 32], Millis(0), 1);
+        shard.inboxes = Inboxes::new(Arc::new(Budget::new(1, 8 * MIB as u64)), CoreId::new(0));
+        shard
+    }
+
+    fn client(shard: &mut Shard, number: u32, polls: bool) -> SlotRef {
+        let (ip, transport) = (IpAddr::V4(Ipv4Addr::LOCALHOST), SlotRef { slot: number, generation: 0 });
+        let handshake =
+            Handshake { kind: Kind::SocketIo, query: "", ip, polls, bearer: None, message_bytes_max: 2 * MIB };
+        let session = shard.open(transport, handshake, Millis(0));
+        if polls {
+            shard.poll_answered(session);
+        }
+        let _ = shard.text(session, "40", Millis(0));
+        shard.receive(100, Millis(0));
+        session
+    }
+
+    fn half(shard: &mut Shard, session: SlotRef, mebibytes: usize) {
+        let _ = shard.text(session, r#"4520-["x"]"#, Millis(0));
+        for _ in 0..mebibytes {
+            let _ = shard.binary(session, &vec![0; MIB]);
+        }
+        shard.check();
+    }
+
+    fn closed(shard: &mut Shard) -> Vec<(u32, Closing)> {
+        let actions = std::iter::from_fn(|| shard.poll_action());
+        actions
+            .filter_map(|action| match action {
+                Action::Close { transport, closing, .. } => Some((transport.slot, closing)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn packets_that_are_not_whole_share_a_budget() {
+        let mut shard = shard();
+        let all: Vec<SlotRef> = (0..4).map(|number| client(&mut shard, number, false)).collect();
+        // Seven eighths of eight are for large ones, and their bookkeeping takes some.
+        half(&mut shard, all[0], 3);
+        half(&mut shard, all[1], 3);
+        assert_eq!(closed(&mut shard), []);
+        let held = shard.inboxes.bytes();
+        half(&mut shard, all[2], 2);
+        assert_eq!(closed(&mut shard), [(2, INBOXES_FULL)], "and nobody else");
+        assert_eq!(shard.inboxes.bytes(), held, "it has given back everything");
+        assert_eq!(shard.counters.by_reason, [(counters::RULE_REFUSALS, limits::INBOXES_BYTES, 1)]);
+        // A packet of the usual size.
+        let _ = shard.text(all[3], r#"451-["x"]"#, Millis(0));
+        let _ = shard.binary(all[3], b"small");
+        // The rest of what was there before.
+        for _ in 0..17 {
+            let _ = shard.binary(all[0], b"");
+        }
+        assert_eq!(closed(&mut shard), []);
+        assert!(shard.inboxes.bytes() < held - 3 * MIB as u64);
+        // Text where an attachment is due, and the end.
+        let _ = shard.text(all[1], r#"42["x"]"#, Millis(0));
+        assert_eq!(closed(&mut shard), [(1, PROTOCOL_ERROR)]);
+        assert_eq!(shard.inboxes.bytes(), 0);
+        half(&mut shard, all[0], 3);
+        shard.closed(all[0]);
+        assert_eq!(shard.inboxes.bytes(), 0);
+        shard.check();
+    }
+
+    #[test]
+    fn a_post_for_whose_packets_there_is_no_room_is_refused() {
+        let mut shard = shard();
+        let other = client(&mut shard, 0, false);
+        half(&mut shard, other, 6);
+        let session = client(&mut shard, 1, true);
+        let post = SlotRef { slot: 2, generation: 0 };
+        shard.begin_post(session, post).unwrap();
+        assert!(shard.begin_packets(session, post));
+        assert_eq!(shard.post_packet(session, r#"452-["x"]"#, Millis(0)), Posted::Ready);
+        let attachment = format!("b{}", "AAAA".repeat(MIB / 3 + 1));
+        assert_eq!(shard.post_packet(session, &attachment, Millis(0)), Posted::Broken);
+        shard.end_post(session, post);
+        shard.check();
+        assert!((6 * MIB as u64..7 * MIB as u64).contains(&shard.inboxes.bytes()));
     }
 }

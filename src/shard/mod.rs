@@ -26,6 +26,7 @@ use crate::proto::{engineio, ws};
 use crate::room::{members::LocalRooms, owner, owner::OwnedRooms};
 use crate::session::admission::Place;
 use crate::session::identity::{Bearer, Identity};
+use crate::session::inboxes::Inboxes;
 use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::{NamespaceRules, Refusal};
@@ -148,6 +149,8 @@ pub const UNSUPPORTED: Closing = Closing::new(1003, "binary not supported");
 pub const SLOW_CONSUMER: Closing = Closing::new(1008, "slow consumer");
 /// All outboxes together take too much memory, and this is among the largest.
 pub const OVER_BUDGET: Closing = Closing::new(1008, "slow consumer, memory short");
+/// What all clients have sent incompletely takes too much memory, and this one has sent more.
+pub const INBOXES_FULL: Closing = Closing::new(1013, "no room for incomplete messages");
 
 /// What the shard wants done outside.
 #[derive(Debug, PartialEq)]
@@ -272,6 +275,9 @@ pub struct Shard {
     sockets: Slab<Socket>,
     /// What waits for clients.
     pub outboxes: Outboxes,
+    /// What clients have sent and is not handled: counted by their connections' drivers, and here for packets whose
+    /// attachments are missing.
+    pub inboxes: Inboxes,
     joins: joins::Joins,
     asks: asks::Asks,
     /// Lists of rooms that are being gathered.
@@ -356,6 +362,7 @@ impl Shard {
             sessions: Slab::new(),
             sockets: Slab::new(),
             outboxes: Outboxes::new(),
+            inboxes: Inboxes::default(),
             joins: joins::Joins::default(),
             asks: asks::Asks::new(first_epoch),
             scans: queries::Scans::new(),
@@ -563,6 +570,7 @@ impl Shard {
         self.counters.snapshot_events = snapshot_events as u64;
         self.counters.snapshot_bytes = snapshot_bytes as u64;
         self.counters.asks_open = self.asks.len() as u64;
+        self.counters.inbox_bytes = self.inboxes.bytes();
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
         self.counters.outbox_memory_bytes = self.outboxes.memory();
         self.count_slow_consumers();
@@ -590,6 +598,8 @@ impl Shard {
                 assert_eq!(session.transport, transport, "a polled session's transport is its waiting poll");
             }
         }
+        let packets: usize = self.sessions.iter().map(|(_, session)| session.reassembler.held_bytes()).sum();
+        assert!(packets as u64 <= self.inboxes.bytes(), "packets that are not whole are counted");
         assert_eq!(self.sockets.len(), self.sessions.iter().map(|(_, s)| s.sockets.len()).sum::<usize>());
     }
 
@@ -646,6 +656,8 @@ impl Shard {
             return false;
         }
         session.place = None;
+        let held = std::mem::take(&mut session.reassembler).held_bytes();
+        let _ = self.inboxes.resize(held, 0);
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
         }

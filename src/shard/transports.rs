@@ -4,7 +4,9 @@
 //!
 //! Source: Engine.IO protocol 4 ("HTTP long-polling", "Upgrade") and engine.io 6.6 where the document is silent.
 
-use super::{Action, CLIENT_LEFT, CONNECT_TIMEOUT, Closing, DISCONNECTED, Flow, GOING_AWAY, PROTOCOL_ERROR, Shard};
+use super::{
+    Action, CLIENT_LEFT, CONNECT_TIMEOUT, Closing, DISCONNECTED, Flow, GOING_AWAY, INBOXES_FULL, PROTOCOL_ERROR, Shard,
+};
 use crate::base::class::PatternId;
 use crate::base::clock::Millis;
 use crate::base::counters;
@@ -336,7 +338,7 @@ impl Shard {
         if let Some(post) = polling.post.take_if(|_| !polling.holds_answers) {
             self.actions.push_back(Action::EndPost { transport: post });
         }
-        polling.broken = closing == PROTOCOL_ERROR;
+        polling.broken = matches!(closing, PROTOCOL_ERROR | INBOXES_FULL);
         let waits = polling.poll.is_some();
         polling.lingers = !waits && matches!(closing, DISCONNECTED | CONNECT_TIMEOUT | GOING_AWAY);
         let lingers = polling.lingers;

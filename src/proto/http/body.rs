@@ -137,6 +137,12 @@ impl Body {
         self.state == State::Complete
     }
 
+    /// Memory of what has come of it.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// What has come of the body, decoded.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
