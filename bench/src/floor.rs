@@ -350,6 +350,10 @@ struct Batch<'a> {
 impl Batch<'_> {
     /// Sends all, and keeps for each member what there was no space for.
     fn send(&mut self, ring: &mut Ring, conns: &mut [Option<Conn>], poll: &Poll, ended: &mut Vec<u32>) {
+        debug_assert!(
+            self.names_each_once(),
+            "the kernel would try a member's second send even if the first had no space"
+        );
         ring.send(&self.sends, &mut self.results);
         for ((outgoing, member), result) in self.sends.iter().zip(&self.to).zip(&self.results) {
             let bytes = outgoing.bytes;
@@ -369,6 +373,12 @@ impl Batch<'_> {
         }
         self.sends.clear();
         self.to.clear();
+    }
+
+    fn names_each_once(&self) -> bool {
+        let mut members = self.to.clone();
+        members.sort_unstable();
+        members.windows(2).all(|pair| pair[0] != pair[1])
     }
 }
 

@@ -6,9 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-/// 12 MB for each member and round: more than the kernel keeps for a connection that nobody reads from.
-const EVENTS: u64 = 3000;
-const DATA: usize = 4000;
+/// 15 MB for each member and round: more than the kernel keeps for a connection that nobody reads from.
+const EVENTS: u64 = 15_000;
 /// Who has stalled once does it again: the second time differs, as the floor polls for space already.
 const ROUNDS: u64 = 2;
 
@@ -119,8 +118,11 @@ impl Member {
     }
 }
 
+/// Many small events, so that one read has many sends to a member that takes some of them, and a few large ones, which are sent
+/// in parts.
 fn data(seq: u64) -> String {
-    format!(r#"{{"seq":{seq},"x":"{}"}}"#, "x".repeat(DATA))
+    let length = if seq.is_multiple_of(16) { 15_000 } else { 40 };
+    format!(r#"{{"seq":{seq},"x":"{}"}}"#, "x".repeat(length))
 }
 
 fn order_without_loss(frames: &str, by: &str) {
