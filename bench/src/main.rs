@@ -5,6 +5,7 @@ mod firehose;
 mod floor;
 mod idle;
 mod sockets;
+mod suite;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -56,6 +57,8 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:4100")]
         ingest: SocketAddr,
     },
+    /// Measures all contenders in all scenarios and writes the results.
+    Suite(suite::Options),
 }
 
 /// The server under test.
@@ -95,5 +98,6 @@ fn main() -> Result<(), String> {
         }
         Command::Idle { target, connections } => idle::run(&target, connections),
         Command::Floor { listen, ingest } => floor::run(listen, ingest),
+        Command::Suite(options) => suite::run(&options),
     }
 }
