@@ -47,16 +47,8 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
     },
-    /// The floor: a server without protocol work that sends a ready frame to each member of a room, one send for all
-    /// events of one read from its publisher. It speaks just enough for `firehose` in raw mode.
-    Floor {
-        /// Clients' port.
-        #[arg(long, default_value = "127.0.0.1:4000")]
-        listen: SocketAddr,
-        /// Publishers' port.
-        #[arg(long, default_value = "127.0.0.1:4100")]
-        ingest: SocketAddr,
-    },
+    /// A server without protocol work, to hold others against: it sends ready frames to the members of rooms.
+    Floor(floor::Options),
     /// Measures all contenders in all scenarios and writes the results.
     Suite(suite::Options),
 }
@@ -97,7 +89,7 @@ fn main() -> Result<(), String> {
             firehose::run(&target, &firehose::Load { rooms, members, outstanding, bytes, events })
         }
         Command::Idle { target, connections } => idle::run(&target, connections),
-        Command::Floor { listen, ingest } => floor::run(listen, ingest),
+        Command::Floor(options) => floor::run(&options),
         Command::Suite(options) => suite::run(&options),
     }
 }
