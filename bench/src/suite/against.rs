@@ -1,4 +1,5 @@
-//! Compares results with earlier ones. Machines differ in speed, so that ratios to the floor are compared; bytes do not.
+//! Compares results with earlier ones. Machines differ in speed, so that ratios to the floor are compared, but for bytes.
+//! Reads and writes no files.
 
 use super::format;
 use super::plan::{Better, Entry, Figure, SCENARIOS, Scenario, Unit};

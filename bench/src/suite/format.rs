@@ -65,7 +65,15 @@ pub fn spread(unit: Unit, spread: &Spread) -> String {
     }
 }
 
-/// The same of a ratio.
+/// A ratio that a bound near 1 judges: two digits behind the point would show 1.034 as 1.03.
+#[must_use]
+pub fn fine_ratio(spread: &Spread) -> String {
+    let fine = |value: f64| if value < 2.0 { format!("{value:.3}") } else { digits(value) };
+    let (median, min, max) = (fine(spread.median), fine(spread.min), fine(spread.max));
+    if spread.count == 1 { median } else { format!("{median} ({min}{DASH}{max})") }
+}
+
+/// Median and, of several, the ends of the spread of a ratio.
 #[must_use]
 pub fn ratio(spread: &Spread) -> String {
     if spread.count == 1 {
@@ -155,6 +163,8 @@ mod tests {
         assert_eq!(spread(Unit::CpuNs, &of(&[500.0])), "500 ns");
         assert_eq!(ratio(&of(&[1.0, 1.1, 1.02])), "1.02 (1.00–1.10)");
         assert_eq!(ratio(&of(&[12.345])), "12.3");
+        assert_eq!(fine_ratio(&of(&[1.034, 1.0, 12.0])), "1.034 (1.000–12.0)");
+        assert_eq!(fine_ratio(&of(&[0.5994])), "0.599");
         assert_eq!(percent(0.034), "3 %");
     }
 

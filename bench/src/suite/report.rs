@@ -84,7 +84,7 @@ fn targets(page: &mut String, results: &Results) {
 fn measured(target: &Target, results: &Results) -> String {
     let Some(spread) = target.measured(results) else { return "–".to_owned() };
     match &target.subject {
-        Subject::Ratio(..) => format!("{} ×", format::ratio(&spread)),
+        Subject::Ratio(..) => format!("{} ×", format::fine_ratio(&spread)),
         Subject::Value(figure, _) => format::spread(figure.unit, &spread),
         Subject::Losses(_) => format!("{} in the worst repetition", format::grouped(spread.max)),
     }
@@ -209,7 +209,9 @@ fn table(page: &mut String, results: &Results, scenario: &'static Scenario, char
         let _ = writeln!(page, "![{name}: {}](charts/{name}.svg)\n", format::markdown(scenario.work));
     }
     if let Some(reference) = scenario.reference {
-        let _ = writeln!(page, "× is the ratio to “{}” in the same repetition.\n", reference.title());
+        let other = |entry: &Entry| *entry != reference && scenario.reference_for(entry) == Some(*entry);
+        let of_dialect = if scenario.entries.iter().any(other) { ", of Socket.IO's to that for Socket.IO" } else { "" };
+        let _ = writeln!(page, "× is the ratio to “{}” in the same repetition{}.\n", reference.title(), of_dialect);
     }
     let figures: String = scenario.figures.iter().map(|figure| format!(" {} |", figure.name)).collect();
     let _ = writeln!(page, "| |{figures} loss | server, generator busy |");
