@@ -1,4 +1,4 @@
-//! Compares results with earlier ones. Machines differ in speed, so that ratios to the floor are compared, but for bytes.
+//! Compares results with earlier ones: as ratios to the floor, since machines differ in speed, and bytes as they are.
 //! Reads and writes no files.
 
 use super::format;
