@@ -5,7 +5,7 @@ use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,7 +21,7 @@ const READY_MAX: Duration = Duration::from_secs(30);
 const STOP_MAX: Duration = Duration::from_secs(5);
 /// How often waits look whether the suite is to stop.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often a port is tried.
+/// How often a port is looked at.
 const TRY: Duration = Duration::from_millis(10);
 /// Of what a program said on stderr, the last characters that are told.
 const TAIL_CHARS: usize = 400;
@@ -206,7 +206,10 @@ impl Server {
         loop {
             interrupt.look()?;
             let serves = match ready {
-                Ready::Accepts => addresses.iter().all(|address| TcpStream::connect(address).is_ok()),
+                Ready::Accepts => {
+                    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+                    addresses.iter().all(|address| listens(&table, address.port()))
+                }
                 Ready::Line => match lines.recv_timeout(LOOK) {
                     Ok(line) => line.trim() == "ready",
                     Err(RecvTimeoutError::Timeout) => false,
@@ -241,6 +244,18 @@ impl Server {
     pub fn has_ended(&self) -> Option<String> {
         self.0.ends_within(Duration::ZERO).then(|| format!("the server ended{}", self.0.said()))
     }
+}
+
+/// True if somebody accepts on that port, by the kernel's table of sockets (proc_net(5)). Trying to connect would tell as
+/// well, but as long as nobody listens, a connection to a port of the ephemeral range may happen to get that same port as
+/// its own: then it is connected to itself, and the server finds its port taken.
+fn listens(table: &str, port: u16) -> bool {
+    table.lines().skip(1).any(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (local, state) = (fields.next(), fields.nth(1));
+        let own = local.and_then(|local| u16::from_str_radix(local.rsplit(':').next()?, 16).ok());
+        own == Some(port) && state == Some("0A")
+    })
 }
 
 /// Lines of a child's stdout. Whatever comes after the receiver is gone is read all the same: nobody writes into a full
@@ -350,6 +365,17 @@ mod tests {
             run(shell("exec sleep 1000"), &cores(), Duration::from_millis(1), &stderr, &interrupt).unwrap_err();
         assert!(matches!(&trouble, Trouble::Failed(why) if why.contains("no end")), "{trouble:?}");
         fs::remove_file(stderr).unwrap();
+    }
+
+    #[test]
+    fn only_listeners_accept() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue\n\
+                     0: 0100007F:0BB8 00000000:0000 0A 00000000:00000000\n\
+                     1: 0100007F:0BB9 0100007F:0BB8 01 00000000:00000000\n";
+        assert_eq!([3000, 3001, 3002].map(|port| listens(table, port)), [true, false, false]);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        assert!(listens(&table, listener.local_addr().unwrap().port()));
     }
 
     #[test]
