@@ -4,8 +4,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_open, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,6 +26,12 @@ const LOOK: Duration = Duration::from_millis(100);
 const TRY: Duration = Duration::from_millis(10);
 /// Of what a program said on stderr, the last characters that are told.
 const TAIL_CHARS: usize = 400;
+/// Servers' ports begin here: those below belong to well-known services.
+const PORT_MIN: u16 = 10_240;
+/// Where Linux lets ports of connections begin, unless it is told otherwise.
+const PORT_EPHEMERAL: u16 = 32_768;
+/// Ports that are tried, one after the other, until enough are free.
+const PORTS_TRIED: u16 = 1_000;
 /// Connections that any scenario has, twice, and some.
 const DESCRIPTORS: u64 = 1 << 20;
 
@@ -90,16 +97,25 @@ pub fn raise_descriptor_limit() -> u64 {
     old.current.unwrap_or(hard)
 }
 
-/// A free address on loopback for each of `N` listeners.
+/// A free address on loopback for each of `N` listeners, where no connection will take it before the server does: ten
+/// thousand clients use up most of the ephemeral range, and any other program on the machine may have as many.
 pub fn free_addresses<const N: usize>() -> Result<[SocketAddr; N], String> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let ephemeral = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(PORT_EPHEMERAL);
+    let ports = if ephemeral > PORT_MIN + PORTS_TRIED { PORT_MIN..ephemeral } else { PORT_MIN..u16::MAX };
+    let random = RandomState::new().build_hasher().finish();
     // All are held until all are found, so that they differ.
     let mut listeners = Vec::new();
-    for _ in 0..N {
-        listeners.push(TcpListener::bind("127.0.0.1:0").map_err(|error| format!("no free port: {error}"))?);
+    for offset in 0..u64::from(PORTS_TRIED) {
+        let port = ports.start + (random.wrapping_add(offset) % ports.len() as u64) as u16;
+        listeners.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        if listeners.len() == N {
+            break;
+        }
     }
     let addresses: Result<Vec<SocketAddr>, _> = listeners.iter().map(TcpListener::local_addr).collect();
     let addresses = addresses.map_err(|error| error.to_string())?;
-    Ok(std::array::from_fn(|index| addresses[index]))
+    addresses.try_into().map_err(|_| format!("no free port among {PORTS_TRIED}"))
 }
 
 /// Starts a program on these cores alone. Affinity is inherited from the thread that starts it, so that a thread of its
@@ -247,8 +263,7 @@ impl Server {
 }
 
 /// True if somebody accepts on that port, by the kernel's table of sockets (proc_net(5)). Trying to connect would tell as
-/// well, but as long as nobody listens, a connection to a port of the ephemeral range may happen to get that same port as
-/// its own: then it is connected to itself, and the server finds its port taken.
+/// well, but the server would have had a client before the first one that is measured.
 fn listens(table: &str, port: u16) -> bool {
     table.lines().skip(1).any(|line| {
         let mut fields = line.split_ascii_whitespace().skip(1);
@@ -382,6 +397,6 @@ mod tests {
     fn free_addresses_differ() {
         let [a, b, c] = free_addresses().unwrap();
         assert!(a != b && b != c && a != c);
-        assert!(a.ip().is_loopback());
+        assert!(a.ip().is_loopback() && a.port() >= PORT_MIN);
     }
 }
