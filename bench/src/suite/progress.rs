@@ -87,20 +87,20 @@ fn summary(step: &Step, run: &Run) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{Choice, Contender, SCENARIOS, steps};
+    use super::super::plan::{Choice, Contender, SCENARIOS, Scenario, steps};
     use super::super::results::Results;
     use super::super::results::synthetic::add;
     use super::*;
 
     #[test]
     fn time_left_learns_from_what_was_measured() {
-        let scenarios = vec![&SCENARIOS[0]];
-        let contenders = vec![Contender::Ws, Contender::Bun];
+        let scenarios = vec![Scenario::from_name("storm").unwrap()];
+        let contenders = vec![Contender::FloorSend, Contender::SocketIo];
         let steps = steps(&Choice { scenarios, contenders, needed_only: false, repetitions: 2 });
         let mut progress = Progress::new(&steps, |_| 7.0);
         assert_eq!(progress.left(), 40.0);
         let mut results = Results::new();
-        add(&mut results, "trains", "ws/raw", 0, &[]);
+        add(&mut results, "storm", "floor-send/raw", 0, &[]);
         progress.end(&steps[0], &results.runs[0], Duration::from_secs(20));
         // Its second repetition takes as long as the first one; the others take twice of what was thought.
         assert_eq!(progress.left(), 60.0);

@@ -1,7 +1,7 @@
 //! `RESULTS.md`: what was measured, in tables; which targets are met; where roomcast loses. All of it from the data.
 
 use super::format;
-use super::plan::{Better, Contender, Dialect, Entry, Figure, SCENARIOS, Scenario};
+use super::plan::{Better, Contender, Dialect, Entry, Figure, OTHERS_EVERY, SCENARIOS, Scenario};
 use super::results::{Losses, Results};
 use super::statistics::{Spread, ratios};
 use super::targets::{Subject, TARGETS, Target, Verdict};
@@ -37,9 +37,11 @@ fn head(page: &mut String, results: &Results) {
         "Each contender did the same work, one after the other, {} times in rotating order: a fresh process on core 0, \
          clients and publisher on core 1. CPU is the server's and ksoftirqd's. Figures are medians (smallest–largest); \
          ratios are taken within a repetition, since the machine's speed drifts. A measurement with more than {} of \
-         other load was repeated. The floor does no protocol work: it sends ready frames.\n",
+         other load was repeated. Contenders that no target asks about ran in one of {} repetitions. The floor does no \
+         protocol work: it sends ready frames.\n",
         parameters.repetitions,
-        format::percent(parameters.foreign_max)
+        format::percent(parameters.foreign_max),
+        OTHERS_EVERY
     );
     let _ = writeln!(page, "| | |\n|---|---|");
     let mut row = |name: &str, value: &str| {
