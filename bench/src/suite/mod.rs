@@ -279,7 +279,8 @@ impl Bench {
         self.options.seconds().unwrap_or(step.scenario.seconds)
     }
 
-    /// The server's cores and the generator's. Without a third core, a server on two shares the second with the generator.
+    /// The server's cores and the generator's. A server on two cores shares the second with the generator if there is
+    /// no third.
     fn pinned(&self, contender: Contender) -> (Vec<usize>, usize) {
         let server = self.cores[..contender.cores()].to_vec();
         let last = self.cores.len() - 1;

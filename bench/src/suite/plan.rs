@@ -1,5 +1,5 @@
-//! What is measured: contenders, scenarios, which contender runs in which scenario, and the figures that each one gives.
-//! Tables, and nothing that runs.
+//! What is measured: contenders, scenarios, which contender runs in which scenario, and the figures that each one
+//! gives. Tables, and nothing that runs.
 
 use super::targets::TARGETS;
 
@@ -449,11 +449,12 @@ pub struct Choice {
     pub repetitions: usize,
 }
 
-/// Contenders that no target asks about run in each so many-th repetition: their distances are so large that three of five
-/// tell them, and the suite takes two thirds of the time.
+/// Contenders that no target asks about run in one of so many repetitions: their distances are so large that three of
+/// five tell them, and the suite takes two thirds of the time.
 pub const OTHERS_EVERY: usize = 2;
 
-/// All steps in their order. Each repetition begins with another contender, so that what goes before is not always the same.
+/// All steps in their order. Each repetition begins with another contender, so that what goes before is not always the
+/// same.
 #[must_use]
 pub fn steps(choice: &Choice) -> Vec<Step> {
     let mut steps = Vec::new();

@@ -262,8 +262,8 @@ impl Server {
     }
 }
 
-/// True if somebody accepts on that port, by the kernel's table of sockets (proc_net(5)). Trying to connect would tell as
-/// well, but the server would have had a client before the first one that is measured.
+/// True if somebody accepts on that port, by the kernel's table of sockets (proc_net(5)). Trying to connect would tell
+/// as well, but the server would have had a client before the first one that is measured.
 fn listens(table: &str, port: u16) -> bool {
     table.lines().skip(1).any(|line| {
         let mut fields = line.split_ascii_whitespace().skip(1);

@@ -30,7 +30,7 @@ fn head(page: &mut String, results: &Results) {
     let _ = writeln!(page, "# Results\n");
     let _ = writeln!(
         page,
-        "Written by `bench/run`; how to read it is in [README.md](README.md), the raw measurements are in RESULTS.json.\n"
+        "Written by `bench/run`; how to read it is in [README.md](README.md), raw measurements are in RESULTS.json.\n"
     );
     let _ = writeln!(
         page,
@@ -173,12 +173,12 @@ fn losing(page: &mut String, results: &Results) {
     if lines.is_empty() {
         let _ = writeln!(
             page,
-            "Nowhere in what was measured here: no target is missed, and no contender is better in all repetitions."
+            "Nowhere in what was measured: no target is missed, no contender is better in all repetitions."
         );
     } else {
         let _ = writeln!(
             page,
-            "Targets that are missed, and figures in which another contender than a floor is better in every repetition \
+            "Missed targets, and figures in which another contender than a floor is better in every repetition \
              (raw with raw and NATS, Socket.IO with Socket.IO).\n"
         );
         bullets(page, &lines);
@@ -258,7 +258,7 @@ fn remarks(page: &mut String, results: &Results) {
     let mut lines = Vec::new();
     if results.runs.iter().any(|run| run.entry.starts_with(Contender::Roomcast2.name())) && results.machine.cores < 3 {
         lines.push(
-            "Two-core figures: this machine has two cores, so that the generator shared the second one with the server. \
+            "Two-core figures: this machine has two cores, so the generator shared the second one with the server. \
              Each of them had less than what it says."
                 .to_owned(),
         );

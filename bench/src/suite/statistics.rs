@@ -40,14 +40,14 @@ impl Spread {
     }
 }
 
-/// `ours` ÷ `theirs` in each repetition that has both: a machine's speed drifts, so values of different repetitions have
-/// nothing to say to each other.
+/// `ours` ÷ `theirs` in each repetition that has both: a machine's speed drifts, so values of different repetitions
+/// have nothing to say to each other. What is not positive has no ratio: memory may seem to shrink next to other load.
 #[must_use]
 pub fn ratios(ours: &[(usize, f64)], theirs: &[(usize, f64)]) -> Series {
-    let partner = |repetition| theirs.iter().find(|(other, _)| *other == repetition);
+    let partner = |repetition| theirs.iter().find(|(other, value)| *other == repetition && *value > 0.0);
     ours.iter()
+        .filter(|(_, value)| *value > 0.0)
         .filter_map(|(repetition, value)| partner(*repetition).map(|(_, other)| (*repetition, value / other)))
-        .filter(|(_, ratio)| ratio.is_finite())
         .collect()
 }
 
@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn ratios_are_of_one_repetition() {
-        // The machine was twice as slow in repetition 1; repetition 2 has no partner, and 3's is zero.
-        let ours = [(0, 10.0), (1, 20.0), (2, 5.0), (3, 1.0)];
-        let theirs = [(3, 0.0), (1, 10.0), (0, 5.0)];
+        // The machine was twice as slow in repetition 1; repetition 2 has no partner, the others are not positive.
+        let ours = [(0, 10.0), (1, 20.0), (2, 5.0), (3, 1.0), (4, -1.0), (5, 1.0)];
+        let theirs = [(3, 0.0), (1, 10.0), (0, 5.0), (4, 1.0), (5, -1.0)];
         assert_eq!(ratios(&ours, &theirs), [(0, 2.0), (1, 2.0)]);
         assert_eq!(ratios(&ours, &[]), []);
     }
