@@ -1,8 +1,8 @@
 //! CPU time and memory from `/proc`: of a server with its children, of the generator, of the cores that they use.
 //!
-//! A server's CPU is its threads' run time in ns. Softirq work that is done in a thread's own time (a loopback `send` does
-//! the receiver's TCP work) is in it, as long as the kernel is built without CONFIG_IRQ_TIME_ACCOUNTING. What a batched
-//! send leaves to the softirq thread of its core is added.
+//! A server's CPU is its threads' run time in ns. Softirq work that is done in a thread's own time (a loopback `send`
+//! does the receiver's TCP work) is in it, as long as the kernel is built without CONFIG_IRQ_TIME_ACCOUNTING. What a
+//! batched send leaves to the softirq thread of its core is added.
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 use rustix::time::{ClockId, clock_gettime};
@@ -134,8 +134,8 @@ impl Subject {
     }
 }
 
-/// Kernel memory that grows with connections: slabs (sockets, files, epoll entries), page tables, kernel stacks, and what
-/// TCP has in its queues. In bytes, of the whole machine.
+/// Kernel memory that grows with connections: slabs (sockets, files, epoll entries), page tables, kernel stacks, and
+/// what TCP has in its queues. In bytes, of the whole machine.
 pub fn kernel_memory() -> Result<u64, String> {
     let text = fs::read_to_string("/proc/meminfo").map_err(|error| format!("/proc/meminfo: {error}"))?;
     let memory = kilobytes(&text, &["Slab:", "PageTables:", "KernelStack:"])?;

@@ -3,6 +3,7 @@
 mod cpu;
 mod floor;
 mod load;
+mod suite;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,12 +21,15 @@ enum Command {
     Load(load::Options),
     /// A server without protocol work, to hold others against: it sends ready frames to the members of rooms.
     Floor(floor::Options),
+    /// Measures all contenders in all scenarios and writes the results.
+    Suite(suite::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Load(options) => load::run(&options),
         Command::Floor(options) => floor::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Suite(options) => suite::run(&options).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("roomcast-bench: {error}");

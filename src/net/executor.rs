@@ -1,5 +1,5 @@
-//! The only module that knows the runtime: pinned executors. A successor of glommio is a change of this file (and of `ops`,
-//! whose control-plane sockets are glommio's too).
+//! The only module that knows the runtime: pinned executors. A successor of glommio is a change of this file (and of
+//! `ops`, whose control-plane sockets are glommio's too).
 #![allow(unsafe_code)]
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};

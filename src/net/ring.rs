@@ -217,7 +217,8 @@ impl Ring {
         loop {
             // SAFETY: every entry names a descriptor that its caller keeps open until the request is over (sends:
             // `send`; polls and accepts: the connection or listener is dropped after its last completion; the bell:
-            // it goes with the ring), and memory that lives as long: of sends the borrowed batch, of deadlines a box in `self.deadlines`.
+            // it goes with the ring), and memory that lives as long: of sends the borrowed batch, of deadlines a box in
+            // `self.deadlines`.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
             }

@@ -18,9 +18,12 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// Connections from one source address. The kernel has about 28,000 ports for each, which it picks at bind; as long as
-/// half of them are free it does not search for long.
-const PER_SOURCE: usize = 10_000;
+/// Ports of a source address that connections come from, below those that the kernel gives out. To let it choose one at
+/// bind costs more than all the rest of a connection, once a third of an address' ports are taken.
+const SOURCE_PORTS: std::ops::Range<u16> = 10_000..30_000;
+
+/// So many ports in a row that are in use are not chance.
+const SOURCES_IN_USE_MAX: usize = 1_000_000;
 
 /// Descriptors for all that is no client connection.
 const OTHER_DESCRIPTORS: u64 = 16;
@@ -77,31 +80,28 @@ pub fn allow_descriptors(connections: u64) -> Result<(), String> {
 }
 
 /// A socket that is being connected to `to`: non-blocking, without Nagle's delay.
-pub fn open(to: SocketAddr, source: Option<IpAddr>, receive_buffer: Option<usize>) -> Result<OwnedFd, String> {
+fn open(to: SocketAddr, source: Option<SocketAddr>, receive_buffer: Option<usize>) -> Result<OwnedFd, Errno> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let opened = || {
-        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-        sockopt::set_tcp_nodelay(&socket, true)?;
-        // The next run finds its ports free: a reset leaves no TIME_WAIT.
-        sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
-        if let Some(bytes) = receive_buffer {
-            sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
-        }
-        if let Some(source) = source {
-            bind(&socket, &SocketAddr::new(source, 0))?;
-        }
-        match connect(&socket, &to) {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-            Err(error) => Err(error),
-        }
-    };
-    opened().map_err(|error| format!("{to}: {error}"))
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    // The next run finds its ports free: a reset leaves no TIME_WAIT.
+    sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+    if let Some(bytes) = receive_buffer {
+        sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
+    }
+    if let Some(source) = source {
+        bind(&socket, &source)?;
+    }
+    match connect(&socket, &to) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error),
+    }
 }
 
 /// Connects the publisher and waits until it is connected.
 pub fn open_publisher(to: SocketAddr, patience: Duration) -> Result<OwnedFd, String> {
-    let socket = open(to, None, None)?;
+    let socket = open(to, None, None).map_err(|error| format!("{to}: {error}"))?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| format!("epoll: {error}"))?;
     epoll::add(&epoll, &socket, EventData::new_u64(0), EventFlags::OUT).map_err(|error| format!("epoll: {error}"))?;
     if super::wait(&epoll, &mut [MaybeUninit::uninit()], patience)?.is_empty() {
@@ -120,7 +120,8 @@ pub fn join_all(
     count: usize,
     place: impl Fn(usize) -> (u32, bool),
 ) -> Result<Connected, String> {
-    let mut crowd = Crowd { clients, options, joining: HashMap::new(), times: times(), words: Vec::new() };
+    let sources = clients.len();
+    let mut crowd = Crowd { clients, options, sources, joining: HashMap::new(), times: times(), words: Vec::new() };
     let started = now();
     crowd.clients.heard_at = started;
     let mut events = vec![MaybeUninit::uninit(); super::EVENTS_MAX];
@@ -146,6 +147,8 @@ pub fn join_all(
 struct Crowd<'a> {
     clients: &'a mut Clients,
     options: &'a Options,
+    /// Source addresses tried so far.
+    sources: usize,
     joining: HashMap<u32, Joining>,
     times: Times,
     /// What one client says next.
@@ -156,8 +159,7 @@ impl Crowd<'_> {
     /// Starts the next connection.
     fn begin(&mut self, room: u32, slow: bool) -> Result<(), String> {
         let started = now();
-        let source = source(self.options.listen, self.clients.len());
-        let socket = open(self.options.listen, source, slow.then_some(SLOW_BUFFER_BYTES))?;
+        let socket = self.open(slow)?;
         self.words.clear();
         let wait = self.clients.dialect.step(0, room, "", &mut self.words).unwrap_or(Wait::Nothing);
         // On loopback the connection is there when connect() returns, unless the server's queue is full.
@@ -171,6 +173,20 @@ impl Crowd<'_> {
         let sid = String::new();
         self.joining.insert(index, Joining { started, step: 0, wait, sid, unsent, received: Vec::new(), slow });
         Ok(())
+    }
+
+    /// A connection from the next free source address.
+    fn open(&mut self, slow: bool) -> Result<OwnedFd, String> {
+        let listen = self.options.listen;
+        for _ in 0..SOURCES_IN_USE_MAX {
+            let source = source(listen, self.sources);
+            self.sources += 1;
+            match open(listen, source, slow.then_some(SLOW_BUFFER_BYTES)) {
+                Err(Errno::ADDRINUSE) if source.is_some() => {}
+                opened => return opened.map_err(|error| format!("{listen}: {error}")),
+            }
+        }
+        Err(format!("no free source address for a connection to {listen}"))
     }
 
     /// Something happened on connection `index`.
@@ -254,7 +270,7 @@ fn answered(joining: &mut Joining) -> Result<bool, String> {
             let mut frames = Frames::new(&joining.received);
             let mut found = false;
             while let Some(frame) = frames.next().map_err(|error| dialect::Misunderstood::from(error).0)? {
-                if frame.opcode == frames::CLOSE || memmem::find(frame.payload, b"-ERR").is_some() {
+                if frame.opcode == frames::CLOSE || frame.payload.starts_with(b"-ERR") {
                     let said = String::from_utf8_lossy(frame.payload);
                     return Err(format!("the server refuses a client that is joining: {said:?}"));
                 }
@@ -270,11 +286,14 @@ fn answered(joining: &mut Joining) -> Result<bool, String> {
     }
 }
 
-/// The source address of connection `index` to `to`: on loopback another one for each [`PER_SOURCE`].
-fn source(to: SocketAddr, index: usize) -> Option<IpAddr> {
+/// The `index`-th source address for connections to `to`: on loopback we choose, from 127.0.0.2 on, so that there are
+/// more than one address has ports.
+fn source(to: SocketAddr, index: usize) -> Option<SocketAddr> {
     match to.ip() {
         IpAddr::V4(address) if address.is_loopback() => {
-            Some(Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + (index / PER_SOURCE) as u32).into())
+            let (host, port) = (index / SOURCE_PORTS.len() + 1, index % SOURCE_PORTS.len());
+            let address = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + host as u32);
+            Some(SocketAddr::new(address.into(), SOURCE_PORTS.start + port as u16))
         }
         _ => None,
     }
@@ -327,8 +346,9 @@ mod tests {
     #[test]
     fn many_connections_have_many_sources() {
         let to = "127.0.0.1:80".parse().unwrap();
-        assert_eq!(source(to, 9_999), Some("127.0.0.1".parse().unwrap()));
-        assert_eq!(source(to, 199_999), Some("127.0.0.20".parse().unwrap()));
+        assert_eq!(source(to, 0), Some("127.0.0.2:10000".parse().unwrap()));
+        assert_eq!(source(to, 19_999), Some("127.0.0.2:29999".parse().unwrap()));
+        assert_eq!(source(to, 199_999), Some("127.0.0.11:29999".parse().unwrap()));
         assert_eq!(source("192.0.2.1:80".parse().unwrap(), 0), None);
     }
 

@@ -1,5 +1,5 @@
-//! What clients and publishers say: raw, Socket.IO over WebSocket, NATS over WebSocket, and Socket.IO over long-polling,
-//! which can join but not listen. Bytes in, bytes and sequence numbers out; knows no sockets.
+//! What clients and publishers say: raw, Socket.IO over WebSocket, NATS over WebSocket, and Socket.IO over
+//! long-polling, which can join but not listen. Bytes in, bytes and sequence numbers out; knows no sockets.
 
 use super::frames::{self, BINARY, Broken, CLOSE, CONTINUATION, Frames, PING, PONG, TEXT};
 use clap::ValueEnum;
@@ -149,8 +149,8 @@ impl Dialect {
         }
     }
 
-    /// Reads what came on one connection, `unframed` bytes of which are out of their frames already. Says what was heard
-    /// and what must be kept. The bytes may be moved about.
+    /// Reads what came on one connection, `unframed` bytes of which are out of their frames already. Says what was
+    /// heard and what must be kept. The bytes may be moved about.
     #[inline]
     pub fn listen(
         self,
@@ -312,7 +312,7 @@ struct Stream {
     end: usize,
 }
 
-/// Moves the payloads in `bytes` together, behind the first `unframed` bytes. The first payload of all stays where it is.
+/// Moves the payloads in `bytes` together, behind the first `unframed` bytes. The first of all stays where it is.
 fn unframe(bytes: &mut [u8], unframed: usize, heard: &mut impl FnMut(Heard)) -> Result<Stream, Broken> {
     let (mut start, mut end, mut at) = (0, unframed, unframed);
     loop {

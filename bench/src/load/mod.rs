@@ -1,5 +1,5 @@
-//! The load generator: one thread that publishes, reads all clients' connections, and checks that every event arrived at
-//! every member, once and in order. This file has the scenarios and what happens when; it knows no wire.
+//! The load generator: one thread that publishes, reads all clients' connections, and checks that every event arrived
+//! at every member, once and in order. This file has the scenarios and what happens when; it knows no wire.
 
 mod check;
 mod clients;

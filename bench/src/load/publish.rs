@@ -1,5 +1,5 @@
-//! The publisher: its connection, its queue, and when the next event is due. A server that does not read fills the queue;
-//! nothing waits for it.
+//! The publisher: its connection, its queue, and when the next event is due. A server that does not read fills the
+//! queue; nothing waits for it.
 
 use super::dialect::{Dialect, number};
 use rustix::fd::OwnedFd;
@@ -80,7 +80,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// On a connected, non-blocking socket; each event's data has `bytes` bytes, or what its numbers need if that is more.
+    /// On a connected, non-blocking socket. Each event's data has `bytes` bytes, or more if its numbers need them.
     pub fn new(socket: OwnedFd, dialect: Dialect, bytes: usize) -> Publisher {
         let queue = dialect.publisher_greeting().to_vec();
         Publisher { socket, dialect, bytes, filler: vec![b'x'; bytes], data: Vec::new(), queue, sent: 0 }
