@@ -6,5 +6,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before the heap grows. It only saves memory: where the kernel refuses, all else works.
+    let _ = roomcast::net::sys::forbid_huge_pages();
     roomcast::cli::main()
 }

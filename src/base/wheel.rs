@@ -2,6 +2,7 @@
 
 use super::clock::Millis;
 use super::paged::PagedVec;
+use std::num::NonZeroU32;
 
 /// Slots of one level; a level's slot spans as much time as the whole level below it.
 const SLOTS: usize = 64;
@@ -11,9 +12,9 @@ const LEVELS: usize = 5;
 const NONE: u32 = u32::MAX;
 const _: () = assert!(1 << SLOT_BITS == SLOTS);
 
-/// Names one armed deadline until it fires or is cancelled.
+/// Names one armed deadline until it fires or is cancelled: its entry's index and one, so that an `Option` costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerId(u32);
+pub struct TimerId(NonZeroU32);
 
 /// Deadlines with keys. Arming and cancelling are O(1); a deadline fires in the first `advance` at or after it.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl<K: Copy> Wheel<K> {
         };
         self.armed += 1;
         self.link(id);
-        TimerId(id)
+        TimerId(NonZeroU32::MIN.saturating_add(id))
     }
 
     /// Takes the deadline back.
@@ -92,9 +93,10 @@ impl<K: Copy> Wheel<K> {
     /// # Panics
     /// If it fired or was cancelled before: its holder must forget the id then.
     pub fn cancel(&mut self, id: TimerId) {
-        assert_ne!(self.entries[id.0 as usize].place, u16::MAX, "timer {} is not armed", id.0);
-        self.unlink(id.0);
-        self.release(id.0);
+        let id = id.0.get() - 1;
+        assert_ne!(self.entries[id as usize].place, u16::MAX, "timer {id} is not armed");
+        self.unlink(id);
+        self.release(id);
     }
 
     /// Moves time to `now` and appends the keys of all deadlines up to and including it, earliest first.

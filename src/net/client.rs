@@ -74,7 +74,7 @@ impl Core {
                 _ => return buffer.len(),
             };
             let closing = matches!(conn.role, Role::Closing { .. });
-            let step = decoder.decode(&mut buffer[handled..], message_bytes_max);
+            let step = decoder.decode(&mut buffer[handled..], message_bytes_max as usize);
             let (bytes, flow) = match step {
                 Ok(Step::Incomplete { .. }) => {
                     self.put_back(at, decoder);

@@ -32,13 +32,14 @@ pub(super) struct Conn {
     pub backlog: bool,
     /// True if something can be read as far as we know: the kernel reports only what is new.
     pub readable: bool,
-    /// True while the kernel notes when its bytes come in.
-    pub stamped: bool,
     /// True once the kernel has reported the end: it is to be read until the end is found.
     pub hangup: bool,
     /// Its place among the connections of its address, if those are counted. Boxed, as it mostly is none.
     pub place: Option<Box<Place>>,
 }
+
+// There is one for each client.
+const _: () = assert!(size_of::<Conn>() <= 72);
 
 /// Received bytes that wait.
 #[derive(Debug)]
@@ -50,11 +51,11 @@ pub(super) enum Role {
     /// A client that speaks HTTP: before its first request, in one, or between two.
     Http(Box<Http>),
     /// A client with an open WebSocket.
-    WebSocket { session: SlotRef, decoder: ws::Decoder, message_bytes_max: usize },
+    WebSocket { session: SlotRef, decoder: ws::Decoder, message_bytes_max: u32 },
     /// A client's WebSocket that may take over its session, which polls.
-    Probe { session: SlotRef, decoder: ws::Decoder, message_bytes_max: usize },
+    Probe { session: SlotRef, decoder: ws::Decoder, message_bytes_max: u32 },
     /// A client to whom a close frame is being sent.
-    Closing { session: SlotRef, decoder: ws::Decoder, message_bytes_max: usize, peer_closed: bool },
+    Closing { session: SlotRef, decoder: ws::Decoder, message_bytes_max: u32, peer_closed: bool },
     /// Everything is sent and our side is shut: what still comes is thrown away, so that the kernel does not reset the
     /// connection before the peer has read the end.
     Lingering { publisher: bool },
@@ -80,7 +81,6 @@ impl Conn {
             paused: false,
             backlog: false,
             readable: false,
-            stamped: false,
             hangup: false,
             place: None,
         }

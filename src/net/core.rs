@@ -550,11 +550,12 @@ impl Core {
         };
         self.shard.counters.connections += 1;
         self.unheard += 1;
-        let mut conn = Conn::new(stream, Role::Http(Box::default()));
-        conn.place = place;
+        let mut http = Box::<Http>::default();
         if self.shared.polling.load(Ordering::Relaxed) > 0 {
-            conn.stamped = sys::stamp_arrivals(&conn.stream, true).is_ok();
+            http.stamped = sys::stamp_arrivals(&stream, true).is_ok();
         }
+        let mut conn = Conn::new(stream, Role::Http(http));
+        conn.place = place;
         let at = self.watch(conn);
         self.set_timer(at, self.options.handshake_ms_max);
     }
@@ -748,7 +749,7 @@ impl Core {
         let mut scratch = std::mem::take(&mut self.scratch);
         let conn = &mut self.conns[at.slot];
         let result = if let Role::Http(http) = &mut conn.role
-            && conn.stamped
+            && http.stamped
         {
             sys::receive_stamped(&conn.stream, &mut scratch).map(|(bytes, arrived)| {
                 http.arrived = arrived;

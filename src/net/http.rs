@@ -52,6 +52,8 @@ pub(super) struct Http {
     served: bool,
     /// True once the last response is written: what comes then is nobody's.
     ends: bool,
+    /// True while the kernel notes when its bytes come in.
+    pub(super) stamped: bool,
     /// When the last bytes came in, if the kernel noted it: nanoseconds of `CLOCK_REALTIME`.
     pub(super) arrived: Option<u64>,
     /// When the request was read, on the cores' clock, and when it came in, or else was read, on `CLOCK_REALTIME`.
@@ -161,7 +163,6 @@ pub struct HandedOver {
     stream: TcpStream,
     http: Box<Http>,
     rest: Option<Box<conn::Inbox>>,
-    stamped: bool,
     place: Option<Box<Place>>,
 }
 
@@ -609,6 +610,7 @@ impl Core {
         let session = self.shard.open(at, handshake, self.now);
         self.shard.hold(session, place);
         if upgrade.is_some() {
+            let message_bytes_max = connection_bytes(message_bytes_max);
             self.become_websocket(at, Role::WebSocket { session, decoder: ws::Decoder::new(), message_bytes_max });
             // A raw session's first joins come before its first message.
             self.conns[at.slot].paused = self.shard.is_busy(session);
@@ -625,7 +627,7 @@ impl Core {
             return;
         }
         if self.shard.begin_probe(session, at, self.now) {
-            let message_bytes_max = self.options.endpoints[endpoint].message_bytes_max;
+            let message_bytes_max = connection_bytes(self.options.endpoints[endpoint].message_bytes_max);
             self.become_websocket(at, Role::Probe { session, decoder: ws::Decoder::new(), message_bytes_max });
         } else {
             // As the reference server does: opened, and closed at once.
@@ -653,7 +655,7 @@ impl Core {
 
     fn become_websocket(&mut self, at: SlotRef, role: Role) {
         let conn = &mut self.conns[at.slot];
-        if std::mem::take(&mut conn.stamped)
+        if matches!(&conn.role, Role::Http(http) if http.stamped)
             && let Err(error) = sys::stamp_arrivals(&conn.stream, false)
         {
             tracing::debug!(%error, "the kernel goes on noting arrivals");
@@ -953,8 +955,8 @@ impl Core {
             unreachable!("it speaks HTTP")
         };
         http.request = Some(Box::new(request));
-        let (rest, stamped, place) = (conn.inbox.take(), conn.stamped, conn.place.take());
-        self.handovers.send(home, HandOver::Client(HandedOver { stream, http, rest, stamped, place }));
+        let (rest, place) = (conn.inbox.take(), conn.place.take());
+        self.handovers.send(home, HandOver::Client(HandedOver { stream, http, rest, place }));
         self.shard.counters.connections -= 1;
         self.shard.counters.handed_over += 1;
         self.let_go(at);
@@ -965,7 +967,7 @@ impl Core {
         let mut any = false;
         while let Some((_, handover)) = self.handovers.receive() {
             any = true;
-            let HandedOver { stream, http, rest, stamped, place } = match handover {
+            let HandedOver { stream, http, rest, place } = match handover {
                 HandOver::Client(client) => client,
                 HandOver::Neighbour(stream) => {
                     self.take_neighbour(stream);
@@ -974,7 +976,6 @@ impl Core {
             };
             let mut conn = Conn::new(stream, Role::Http(http));
             conn.inbox = rest;
-            conn.stamped = stamped;
             conn.place = place;
             let at = self.conns.insert(conn);
             self.watch_new(at);
@@ -992,6 +993,11 @@ impl Endpoint {
         let bare = |path: &'_ str| -> usize { path.strip_suffix('/').map_or(path.len(), str::len) };
         path[..bare(path)] == self.path[..bare(&self.path)]
     }
+}
+
+/// A bound of messages as connections keep it; the config allows none of 4 GB.
+fn connection_bytes(message_bytes_max: usize) -> u32 {
+    u32::try_from(message_bytes_max).unwrap_or(u32::MAX)
 }
 
 fn no_body() -> Body {

@@ -21,6 +21,17 @@ pub fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Has the kernel back the process's memory by small pages alone. With huge ones, a server of few clients holds 15 MB
+/// more and grows in steps of 2 MB, and no load of the bench shows a gain.
+///
+/// # Errors
+/// The kernel does not know the request.
+pub fn forbid_huge_pages() -> io::Result<()> {
+    // SAFETY: no pointer is passed.
+    let result = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// `CLOCK_MONOTONIC` now: the clock of the ring's deadlines.
 #[must_use]
 pub fn monotonic() -> Duration {

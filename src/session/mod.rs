@@ -148,10 +148,8 @@ pub struct Session {
     pub polling: Option<Box<Polling>>,
     /// Its sockets by namespace.
     pub sockets: SmallVec<[(NamespaceId, SlotRef); 1]>,
-    /// The query string of its handshake, unless there is nothing of the client's own in it.
-    pub query: Option<Box<str>>,
-    /// Present if its client has come with a token, in its handshake's request or later.
-    pub credentials: Option<Box<Credentials>>,
+    /// What is known about few sessions only.
+    pub extras: Option<Box<Extras>>,
     /// Where the client is; an IPv4 address in its mapped form.
     pub ip: Ipv6Addr,
     /// The session's own id.
@@ -171,9 +169,10 @@ pub struct Session {
     pub busy: Option<SlotRef>,
     /// True from the moment the transport was told to close: nothing that the client says counts any more.
     pub closing: bool,
-    /// Held until then by a client behind a proxy, whose connections are not counted themselves.
-    pub place: Option<Box<Place>>,
 }
+
+// There is one for each client.
+const _: () = assert!(size_of::<Session>() <= 128);
 
 impl Session {
     /// The earliest of its deadlines.
@@ -187,7 +186,44 @@ impl Session {
     /// When the first of its sockets' tokens ends; perhaps earlier, if that socket is gone.
     #[must_use]
     pub fn token_ends_at(&self) -> Millis {
-        self.credentials.as_ref().map_or(Millis::NEVER, |credentials| credentials.ends_at)
+        self.credentials().map_or(Millis::NEVER, |credentials| credentials.ends_at)
+    }
+
+    /// The query string of its handshake, unless there is nothing of the client's own in it.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.extras.as_ref()?.query.as_deref()
+    }
+
+    /// Present if its client has come with a token, in its handshake's request or later.
+    #[must_use]
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.extras.as_ref()?.credentials.as_ref()
+    }
+
+    /// [`Session::credentials`], to change them.
+    pub fn credentials_mut(&mut self) -> Option<&mut Credentials> {
+        self.extras.as_mut()?.credentials.as_mut()
+    }
+}
+
+/// What few sessions have.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// [`Session::query`].
+    pub query: Option<Box<str>>,
+    /// [`Session::credentials`].
+    pub credentials: Option<Credentials>,
+    /// Held until it closes by a client behind a proxy, whose connections are not counted themselves.
+    pub place: Option<Box<Place>>,
+}
+
+impl Extras {
+    /// Boxed, unless there is nothing in it.
+    #[must_use]
+    pub fn new(query: Option<Box<str>>, credentials: Option<Credentials>) -> Option<Box<Extras>> {
+        let has_any = query.is_some() || credentials.is_some();
+        has_any.then(|| Box::new(Extras { query, credentials, place: None }))
     }
 }
 

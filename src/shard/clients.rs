@@ -384,8 +384,8 @@ impl Shard {
         let session = &self.sessions[*session];
         let namespace = &self.namespaces[usize::from(namespace.0)];
         let query: Vec<(Box<str>, Box<str>)> = session
-            .query
-            .iter()
+            .query()
+            .into_iter()
             .flat_map(|query| http::query_pairs(query))
             .map(|(key, value)| (key.into(), value.into()))
             .collect();

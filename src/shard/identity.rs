@@ -34,7 +34,7 @@ impl Shard {
         if former.abs_diff(unix_origin_ms) < STEP_MS {
             return;
         }
-        let live = self.sessions.iter().filter(|(_, session)| session.credentials.is_some() && !session.closing);
+        let live = self.sessions.iter().filter(|(_, session)| session.credentials().is_some() && !session.closing);
         for at in live.map(|(at, _)| at).collect::<Vec<SlotRef>>() {
             self.watch_tokens(at);
         }
@@ -54,7 +54,7 @@ impl Shard {
         let Some(identity) = self.identity.clone() else { return Ok(None) };
         // Taken out for the call, as the token borrows from it.
         let session = &mut self.sessions[at.slot];
-        let bearer = session.credentials.as_mut().and_then(|credentials| credentials.bearer.take());
+        let bearer = session.credentials_mut().and_then(|credentials| credentials.bearer.take());
         let claims = match identity.token_of(auth, bearer.as_ref()) {
             Ok(Some(token)) => {
                 identity.verify(&token, self.unix_ms(), &mut self.json).map(|claims| Some(Box::new(claims)))
@@ -65,7 +65,9 @@ impl Shard {
         };
         let session = &mut self.sessions[at.slot];
         // A raw client connects once.
-        if let Some(credentials) = session.credentials.as_mut().filter(|_| session.kind == Kind::SocketIo) {
+        if session.kind == Kind::SocketIo
+            && let Some(credentials) = session.credentials_mut()
+        {
             credentials.bearer = bearer;
         }
         claims
@@ -107,8 +109,8 @@ impl Shard {
         if session.token_ends_at() == ends_at {
             return;
         }
-        let none = || Box::new(Credentials { bearer: None, ends_at: Millis::NEVER });
-        session.credentials.get_or_insert_with(none).ends_at = ends_at;
+        let none = || Credentials { bearer: None, ends_at: Millis::NEVER };
+        session.extras.get_or_insert_default().credentials.get_or_insert_with(none).ends_at = ends_at;
         self.arm(at);
     }
 
@@ -624,7 +626,7 @@ mod tests {
         let client = bench.socket_io("a=1");
         bench.ask(client, "40/open,");
         let session = bench.shard.sessions.get(client).unwrap();
-        assert!(session.credentials.is_none());
+        assert!(session.credentials().is_none());
         let (_, socket) = session.sockets[0];
         assert!(bench.shard.sockets[socket.slot].notes.is_none());
     }

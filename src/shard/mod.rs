@@ -31,7 +31,7 @@ use crate::session::namespace::{NamespaceName, is_namespace_name};
 use crate::session::outbox::{Offer, Outboxes};
 use crate::session::rules::{NamespaceRules, Refusal};
 use crate::session::{
-    Beat, Credentials, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query,
+    Beat, Credentials, Extras, HeartbeatOptions, Kind, LimitOptions, NOWHERE, Polling, Session, Socket, own_query,
 };
 use messages::{Down, Facts, ReceiptTo, Up};
 use rand_chacha::ChaCha12Rng;
@@ -424,16 +424,15 @@ impl Shard {
             Kind::Raw { .. } | Kind::EngineIoEcho | Kind::WebSocketEcho => Millis::NEVER,
         };
         let polling = Polling { poll: Some(transport), ..Polling::default() };
+        let bearer = handshake.bearer.cloned();
+        let credentials = bearer.map(|bearer| Credentials { bearer: Some(bearer), ends_at: Millis::NEVER });
         let core = self.core;
         let at = self.sessions.insert_with(|at| Session {
             kind: handshake.kind,
             transport,
             polling: handshake.polls.then(|| Box::new(polling)),
             sockets: smallvec::SmallVec::new(),
-            query: own_query(handshake.query),
-            credentials: handshake
-                .bearer
-                .map(|bearer| Box::new(Credentials { bearer: Some(bearer.clone()), ends_at: Millis::NEVER })),
+            extras: Extras::new(own_query(handshake.query), credentials),
             ip: match handshake.ip {
                 IpAddr::V4(ip) => ip.to_ipv6_mapped(),
                 IpAddr::V6(ip) => ip,
@@ -446,7 +445,6 @@ impl Shard {
             reassembler: Default::default(),
             busy: None,
             closing: false,
-            place: None,
         });
         self.rates.session_begins(at, self.now);
         self.outboxes.open(at.slot, transport.slot);
@@ -480,7 +478,9 @@ impl Shard {
     /// Has a session hold a place among its address's connections until it ends.
     pub fn hold(&mut self, session: SlotRef, place: Option<Box<Place>>) {
         if let Some(session) = self.sessions.get_mut(session).filter(|session| !session.closing) {
-            session.place = place;
+            if place.is_some() {
+                session.extras.get_or_insert_default().place = place;
+            }
         }
     }
 
@@ -655,7 +655,9 @@ impl Shard {
         if std::mem::replace(&mut session.closing, true) {
             return false;
         }
-        session.place = None;
+        if let Some(extras) = &mut session.extras {
+            extras.place = None;
+        }
         let held = std::mem::take(&mut session.reassembler).held_bytes();
         let _ = self.inboxes.resize(held, 0);
         if let Some(timer) = session.timer.take() {

@@ -106,7 +106,7 @@ const EVENTS_MAX: usize = 1024;
 
 /// Connections before the first look at memory or clocks, so that tables and pools have their first size and code is
 /// compiled where a server does that late. Idle and storm only: the others have their warm-up.
-const FIRST_CONNECTIONS: usize = 200;
+const FIRST_CONNECTIONS: usize = 500;
 
 /// How long to listen for what comes twice, after all has come once.
 const QUIET: Duration = Duration::from_millis(50);
