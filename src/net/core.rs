@@ -337,7 +337,7 @@ impl Core {
     }
 
     /// One round of everything. False if there was nothing to do.
-    fn turn(&mut self) -> bool {
+    pub fn turn(&mut self) -> bool {
         let began = self.clock_ns();
         self.now = Millis(began / 1_000_000);
         self.shard.counters.turns += 1;

@@ -22,6 +22,8 @@ pub(super) struct Workspace {
     /// nothing better.
     polls: usize,
     results: Vec<i32>,
+    /// The last batch's memory: always empty between batches.
+    outgoing: Vec<Outgoing<'static>>,
     /// The frames of the last joined send, and the length of its first piece: members of one room mostly get the same.
     last: Vec<u32>,
     last_first_bytes: usize,
@@ -34,6 +36,7 @@ struct Pending {
     session: u32,
     conn: u32,
     bytes: Bytes,
+    length: usize,
 }
 
 #[derive(Debug)]
@@ -49,27 +52,24 @@ impl Core {
     pub(super) fn flush_some(&mut self) -> usize {
         let mut work = std::mem::take(&mut self.flush);
         work.gather(self);
-        let batch: Vec<Outgoing<'_>> = work
-            .batch
-            .iter()
-            .map(|pending| {
-                let bytes = match &pending.bytes {
-                    Bytes::Joined(range) => &work.joined[range.clone()],
-                    Bytes::Frame => self.shard.outboxes.waiting(pending.session).next().map_or(&[][..], |(_, b)| b),
-                };
-                Outgoing { stream: &self.conns[pending.conn].stream, bytes }
-            })
-            .collect();
+        let mut batch = emptied(std::mem::take(&mut work.outgoing));
+        batch.extend(work.batch.iter().map(|pending| {
+            let bytes = match &pending.bytes {
+                Bytes::Joined(range) => &work.joined[range.clone()],
+                Bytes::Frame => self.shard.outboxes.waiting(pending.session).next().map_or(&[][..], |(_, b)| b),
+            };
+            Outgoing { stream: &self.conns[pending.conn].stream, bytes }
+        }));
         if batch.is_empty() {
             let polls = work.polls;
+            work.outgoing = emptied(batch);
             self.flush = work;
             return polls;
         }
         self.ring.send(&batch, &mut work.results, &mut self.completions);
-        let lengths: Vec<usize> = batch.iter().map(|outgoing| outgoing.bytes.len()).collect();
-        drop(batch);
-        for ((pending, result), length) in work.batch.iter().zip(&work.results).zip(lengths) {
-            self.sent(pending.session, pending.conn, *result, length);
+        work.outgoing = emptied(batch);
+        for (pending, result) in work.batch.iter().zip(&work.results) {
+            self.sent(pending.session, pending.conn, *result, pending.length);
         }
         let count = work.batch.len() + work.polls;
         work.batch.clear();
@@ -169,6 +169,7 @@ impl Workspace {
                 bytes += piece.len();
                 self.frames.push(frame);
             }
+            let length = bytes;
             let bytes = if self.frames.len() == 1 {
                 Bytes::Frame
             } else if self.frames == self.last && first_bytes == self.last_first_bytes {
@@ -188,7 +189,13 @@ impl Workspace {
                 self.last_first_bytes = first_bytes;
                 Bytes::Joined(start..self.joined.len())
             };
-            self.batch.push(Pending { session, conn, bytes });
+            self.batch.push(Pending { session, conn, bytes, length });
         }
     }
+}
+
+/// The vector's memory for a batch that borrows from elsewhere: collecting from a vector's own items takes it over.
+fn emptied<'a>(mut batch: Vec<Outgoing<'_>>) -> Vec<Outgoing<'a>> {
+    batch.clear();
+    batch.into_iter().map(|_| unreachable!("it is empty")).collect()
 }

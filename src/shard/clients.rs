@@ -386,7 +386,7 @@ impl Shard {
         let query: Vec<(Box<str>, Box<str>)> = session
             .query()
             .into_iter()
-            .flat_map(|query| http::query_pairs(query))
+            .flat_map(http::query_pairs)
             .map(|(key, value)| (key.into(), value.into()))
             .collect();
         let captures = match (&namespace.name, instance) {

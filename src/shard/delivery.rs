@@ -162,8 +162,8 @@ impl Shard {
                     None => deliver(members, &mut self.outboxes, shared, outbox_bytes_max, &mut self.overflown),
                     Some(manner) => {
                         debug_assert!(manner.ask.is_none(), "asks come by DeliverMany");
-                        let members =
-                            without(members, &self.local, &manner.except, |slot| own_room(&self.sockets[slot]));
+                        let own_room = |slot| own_room(&self.sockets[slot]);
+                        let members = without(members, &self.local, &manner.except, &mut self.excepted, own_room);
                         self.deliver_specially(&members, shared, manner.volatile, None)
                     }
                 };
@@ -376,7 +376,8 @@ impl Shard {
             // A socket that is excepted at its first place is excepted for good, even if it leaves the excepted room
             // before the next place comes.
             members.retain(|m| seen.seen.insert(self.sockets.at(m.socket).expect("a member's socket exists")));
-            let members = without(&members, &self.local, except, |slot| own_room(&self.sockets[slot]));
+            let own_room = |slot| own_room(&self.sockets[slot]);
+            let members = without(&members, &self.local, except, &mut self.excepted, own_room);
             let frame = frames[encoding.index()].clone().expect("the owner encodes for every group that it names");
             let asks = ask.is_some() && encoding.can_acknowledge();
             if let Err((group, _)) = whom
@@ -503,24 +504,28 @@ fn overflow(overflown: &mut Vec<u32>, session: u32) {
     }
 }
 
-/// The members that are in none of the rooms of `except`, which are of the members' namespace and instance.
+/// The members that are in none of the rooms of `except`, which are of the members' namespace and instance. `excepted` is
+/// a place to work in.
 fn without(
     members: &[Member],
     local: &LocalRooms,
     except: &[RoomKey],
+    excepted: &mut HashSet<u32>,
     own_room: impl Fn(u32) -> (NamespaceId, SocketId),
 ) -> SmallVec<[Member; 8]> {
     if except.is_empty() {
         return SmallVec::from_slice(members);
     }
-    let mut excluded: HashSet<u32> = HashSet::new();
+    excepted.clear();
     let mut sids: SmallVec<[(NamespaceId, SocketId); 2]> = SmallVec::new();
     for key in except {
-        excluded.extend(local.members_of(key).map(|m| m.socket));
+        excepted.extend(local.members_of(key).map(|m| m.socket));
         sids.extend(SocketId::parse(key.name.as_str()).map(|sid| (key.namespace, sid)));
     }
-    let stays = |m: &&Member| !excluded.contains(&m.socket) && (sids.is_empty() || !sids.contains(&own_room(m.socket)));
-    members.iter().filter(stays).copied().collect()
+    let stays = |m: &&Member| !excepted.contains(&m.socket) && (sids.is_empty() || !sids.contains(&own_room(m.socket)));
+    let mut left = SmallVec::with_capacity(members.len());
+    left.extend(members.iter().filter(stays).copied());
+    left
 }
 
 fn own_room(socket: &crate::session::Socket) -> (NamespaceId, SocketId) {

@@ -288,6 +288,8 @@ pub struct Shard {
     spare_sets: Vec<HashSet<SlotRef>>,
     /// Sessions whose outbox was full during the present delivery.
     overflown: Vec<u32>,
+    /// Sockets that the present event is not for, kept for the set's memory.
+    excepted: HashSet<u32>,
     /// Counts events for several owners, to tell them apart.
     next_part: u64,
     /// All deadlines of sessions and rooms.
@@ -369,6 +371,7 @@ impl Shard {
             parts: HashMap::new(),
             spare_sets: Vec::new(),
             overflown: Vec::new(),
+            excepted: HashSet::new(),
             next_part: 0,
             timers: Wheel::new(now),
             fired: Vec::new(),
@@ -477,10 +480,10 @@ impl Shard {
 
     /// Has a session hold a place among its address's connections until it ends.
     pub fn hold(&mut self, session: SlotRef, place: Option<Box<Place>>) {
-        if let Some(session) = self.sessions.get_mut(session).filter(|session| !session.closing) {
-            if place.is_some() {
-                session.extras.get_or_insert_default().place = place;
-            }
+        if let Some(session) = self.sessions.get_mut(session).filter(|session| !session.closing)
+            && place.is_some()
+        {
+            session.extras.get_or_insert_default().place = place;
         }
     }
 
