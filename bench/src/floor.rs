@@ -1,6 +1,6 @@
-//! The floor: what the kernel alone costs. A publisher's line is looked at just enough to find its room; a frame is made
-//! once by copying the line's data; every member gets the same bytes. It has no limits, rules, heartbeats or shutdown, and
-//! knows no clients but those of the load generator.
+//! The floor: what the kernel alone costs. A publisher's line is looked at just enough to find its room; a frame is
+//! made once by copying the line's data; every member gets the same bytes. It has no limits, rules, heartbeats or
+//! shutdown, and knows no clients but those of the load generator.
 
 mod conn;
 mod ring;
@@ -92,7 +92,8 @@ struct Floor {
     ring: Option<Ring>,
     /// The number of the last batch of sends.
     batch: u64,
-    /// Connections that failed or ended in this turn. They are closed at its end, so that no place changes its meaning before.
+    /// Connections that failed or ended in this turn. They are closed at its end: until then no place changes its
+    /// meaning.
     ended: Vec<u32>,
     /// Connections that may have more to read than was read, and whether their end is among that.
     unread: Vec<(u32, bool)>,

@@ -118,8 +118,8 @@ impl Member {
     }
 }
 
-/// Many small events, so that one read has many sends to a member that takes some of them, and a few large ones, which are sent
-/// in parts.
+/// Many small events, so that one read has many sends to a member that takes some of them, and a few large ones, which
+/// are sent in parts.
 fn data(seq: u64) -> String {
     let length = if seq.is_multiple_of(16) { 15_000 } else { 40 };
     format!(r#"{{"seq":{seq},"x":"{}"}}"#, "x".repeat(length))

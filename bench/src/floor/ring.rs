@@ -39,7 +39,8 @@ impl Ring {
     }
 
     /// Sends a batch, at most [`SENDS_MAX`]; `results` gets for each what `send(2)` would return: bytes, or a negative
-    /// error number. Sends to different sockets only: the kernel would try the second one even if the first had no space.
+    /// error number. Sends to different sockets only: the kernel would try the second one even if the first had no
+    /// space.
     ///
     /// # Panics
     /// If the batch is too large.
@@ -79,7 +80,7 @@ impl Ring {
     fn enter(&mut self, want: usize) {
         match self.0.submit_and_wait(want) {
             Ok(_) => {}
-            // Interrupted, or the kernel is short of memory, or completions must be taken first: the caller does, and comes again.
+            // Interrupted, or short of memory, or completions must be taken first: the caller does, and comes again.
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)) => {}
             // Anything else is a mistake of this file; sends may be under way, so that their bytes must not be freed.

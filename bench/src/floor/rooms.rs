@@ -1,4 +1,5 @@
-//! Who is in which room, and what the members get for one read of a publisher. Does not know sockets: a member is a number.
+//! Who is in which room, and what the members get for one read of a publisher. Does not know sockets: a member is a
+//! number.
 
 use crate::floor::wire::{self, Dialect};
 

@@ -1,5 +1,5 @@
-//! What the floor knows of protocols: the room of a publisher's line, the head of a frame, how a client joins. It trusts
-//! that lines have the form that the load generator gives them, and knows neither sockets nor who is in a room.
+//! What the floor knows of protocols: the room of a publisher's line, the head of a frame, how a client joins. It
+//! trusts that lines have the form that the load generator gives them, and knows neither sockets nor who is in a room.
 
 /// What a client wants its events wrapped in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Request {
 /// Room numbers are indices: nobody makes the floor allocate more than this many rooms.
 const ROOMS_MAX: usize = 1 << 20;
 
-/// The room's number and the bytes of `data` of a line `{"room":"r7","event":"e","data":…}`, or none for any other line.
+/// The room's number and the bytes of `data` of a line `{"room":"r7","event":"e","data":…}`; none of any other line.
 pub fn event(line: &[u8]) -> Option<(usize, &[u8])> {
     let (room, rest) = room(line.strip_prefix(br#"{"room":"r"#)?)?;
     Some((room, rest.strip_prefix(br#"","event":"e","data":"#)?.strip_suffix(b"}")?))
@@ -102,8 +102,8 @@ pub fn append_answer(dialect: Dialect, request: &Request, out: &mut Vec<u8>) {
     }
 }
 
-/// Calls `each` with what the whole frames of a client in `bytes` ask for; returns how many bytes they took. What asks for
-/// nothing, as a pong does, is passed over.
+/// Calls `each` with what the whole frames of a client in `bytes` ask for; returns how many bytes they took. What asks
+/// for nothing, as a pong does, is passed over.
 pub fn requests(bytes: &mut [u8], mut each: impl FnMut(Request)) -> usize {
     const MASK: usize = 4;
     let mut at = 0;
@@ -111,7 +111,7 @@ pub fn requests(bytes: &mut [u8], mut each: impl FnMut(Request)) -> usize {
         let (head, length) = match (second & 0x7f, rest) {
             (126, [high, low, ..]) => (4, usize::from(u16::from_be_bytes([*high, *low]))),
             (126, _) => break,
-            // Nothing that a client of the bench says is that long: the buffer will not hold it, and the connection ends.
+            // No client of the bench says anything that long: the inbox will not hold it, and the connection ends.
             (127, _) => break,
             (short, _) => (2, usize::from(short)),
         };
