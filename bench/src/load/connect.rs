@@ -286,8 +286,8 @@ fn answered(joining: &mut Joining) -> Result<bool, String> {
     }
 }
 
-/// The `index`-th source address for connections to `to`: on loopback we choose, from 127.0.0.2 on, so that there are more
-/// than one address has ports.
+/// The `index`-th source address for connections to `to`: on loopback we choose, from 127.0.0.2 on, so that there are
+/// more than one address has ports.
 fn source(to: SocketAddr, index: usize) -> Option<SocketAddr> {
     match to.ip() {
         IpAddr::V4(address) if address.is_loopback() => {
