@@ -22,16 +22,19 @@ function lines() {
   return (text) => {
     const parts = (rest + text).split("\n");
     rest = parts.pop();
-    const events = [];
-    for (const part of parts) {
-      try {
-        events.push(JSON.parse(part));
-      } catch {
-        console.error(`ignored a line that is no JSON: ${part.slice(0, 80)}`);
-      }
-    }
-    return events;
+    return parts.map(event).filter(Boolean);
   };
+}
+
+function event(line) {
+  try {
+    const said = JSON.parse(line);
+    if (typeof said?.room === "string" && typeof said.event === "string") return said;
+  } catch {
+    // It is told below.
+  }
+  console.error(`ignored a line that is no event: ${line.slice(0, 80)}`);
+  return undefined;
 }
 
 // A port that is taken, or an address that is not this machine's.

@@ -92,8 +92,8 @@ struct Floor {
     ring: Option<Ring>,
     /// The number of the last batch of sends.
     batch: u64,
-    /// Connections that failed or ended in this turn. They are closed at its end, so that no place changes its meaning
-    /// before.
+    /// Connections that failed or ended in this turn. They are closed at its end: until then no place changes its
+    /// meaning.
     ended: Vec<u32>,
     /// Connections that may have more to read than was read, and whether their end is among that.
     unread: Vec<(u32, bool)>,

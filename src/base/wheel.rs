@@ -12,7 +12,8 @@ const LEVELS: usize = 5;
 const NONE: u32 = u32::MAX;
 const _: () = assert!(1 << SLOT_BITS == SLOTS);
 
-/// Names one armed deadline until it fires or is cancelled: its entry's index and one, so that an `Option` costs nothing.
+/// Names one armed deadline until it fires or is cancelled: its entry's index and one, so that an `Option` costs no
+/// more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId(NonZeroU32);
 

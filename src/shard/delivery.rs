@@ -504,8 +504,8 @@ fn overflow(overflown: &mut Vec<u32>, session: u32) {
     }
 }
 
-/// The members that are in none of the rooms of `except`, which are of the members' namespace and instance. `excepted` is
-/// a place to work in.
+/// The members that are in none of the rooms of `except`, which are of the members' namespace and instance. `excepted`
+/// is a place to work in.
 fn without(
     members: &[Member],
     local: &LocalRooms,

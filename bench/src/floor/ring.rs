@@ -80,8 +80,7 @@ impl Ring {
     fn enter(&mut self, want: usize) {
         match self.0.submit_and_wait(want) {
             Ok(_) => {}
-            // Interrupted, or the kernel is short of memory, or completions must be taken first: the caller does, and
-            // comes again.
+            // Interrupted, or short of memory, or completions must be taken first: the caller does, and comes again.
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)) => {}
             // Anything else is a mistake of this file; sends may be under way, so that their bytes must not be freed.

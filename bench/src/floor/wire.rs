@@ -29,8 +29,7 @@ pub enum Request {
 /// Room numbers are indices: nobody makes the floor allocate more than this many rooms.
 const ROOMS_MAX: usize = 1 << 20;
 
-/// The room's number and the bytes of `data` of a line `{"room":"r7","event":"e","data":…}`, or none for any other
-/// line.
+/// The room's number and the bytes of `data` of a line `{"room":"r7","event":"e","data":…}`; none of any other line.
 pub fn event(line: &[u8]) -> Option<(usize, &[u8])> {
     let (room, rest) = room(line.strip_prefix(br#"{"room":"r"#)?)?;
     Some((room, rest.strip_prefix(br#"","event":"e","data":"#)?.strip_suffix(b"}")?))
@@ -112,8 +111,7 @@ pub fn requests(bytes: &mut [u8], mut each: impl FnMut(Request)) -> usize {
         let (head, length) = match (second & 0x7f, rest) {
             (126, [high, low, ..]) => (4, usize::from(u16::from_be_bytes([*high, *low]))),
             (126, _) => break,
-            // Nothing that a client of the bench says is that long: the buffer will not hold it, and the connection
-            // ends.
+            // No client of the bench says anything that long: the inbox will not hold it, and the connection ends.
             (127, _) => break,
             (short, _) => (2, usize::from(short)),
         };
