@@ -138,3 +138,23 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     }
     Ok(limit.rlim_cur)
 }
+
+/// Has the kernel make the process's table of descriptors as large as `descriptors` need. A table that is too small
+/// doubles when it is full, for which a process of several threads waits until every processor has passed a quiet state:
+/// some ten milliseconds, in which the core that accepted one connection too many serves nobody. To be called once the
+/// limit is raised and before there are other threads. Eight bytes each.
+///
+/// # Errors
+/// The limit is lower, or no memory is left: then the table grows later.
+pub fn reserve_descriptors(descriptors: u64) -> io::Result<()> {
+    let last = libc::c_int::try_from(descriptors.saturating_sub(1)).unwrap_or(libc::c_int::MAX);
+    let any = eventfd()?;
+    // SAFETY: no pointer is passed; `any` is open.
+    let high = unsafe { libc::fcntl(any.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last) };
+    if high < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has just handed it over.
+    drop(unsafe { OwnedFd::from_raw_fd(high) });
+    Ok(())
+}

@@ -28,6 +28,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+/// The most descriptors for which the kernel's table is made at the start: 2 MB.
+const DESCRIPTORS_RESERVED: u64 = 1 << 18;
 /// Connections between two cores on their way to the core of their session: few are, and only for a moment.
 const HANDOVER_SLOTS: usize = 64;
 
@@ -49,8 +51,13 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("cannot listen for signals: {error}"))?;
     let identity = identity(&config).map_err(|error| error.to_string())?;
-    if let Err(error) = net::sys::raise_descriptor_limit() {
-        tracing::warn!(%error, "cannot raise the limit of open files");
+    match net::sys::raise_descriptor_limit() {
+        Ok(limit) => {
+            if let Err(error) = net::sys::reserve_descriptors(limit.min(DESCRIPTORS_RESERVED)) {
+                tracing::debug!(%error, "the table of descriptors will grow with the number of clients");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
     let cpus = allowed_cpus();
     let cores = if config.server.cores == 0 { cpus.len() } else { config.server.cores };

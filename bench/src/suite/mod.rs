@@ -279,19 +279,18 @@ impl Bench {
         self.options.seconds().unwrap_or(step.scenario.seconds)
     }
 
-    /// The server's cores and the generator's. A server on two cores shares the second with the generator if there is
-    /// no third.
-    fn pinned(&self, contender: Contender) -> (Vec<usize>, usize) {
-        let server = self.cores[..contender.cores()].to_vec();
-        let last = self.cores.len() - 1;
-        (server, self.cores[contender.cores().min(last)])
+    /// The server's cores and the generator's. If none is left for the generator, it runs on whichever of the server's
+    /// has time.
+    fn pinned(&self, contender: Contender) -> (Vec<usize>, Vec<usize>) {
+        let (server, others) = self.cores.split_at(contender.cores());
+        (server.to_vec(), others.first().map_or(server.to_vec(), |core| vec![*core]))
     }
 
     /// One measurement: a fresh server, and the generator against it.
     fn attempt(&self, step: &Step) -> Result<Value, Trouble> {
         let contender = step.entry.contender;
         let [listen, ingest, ops] = process::free_addresses()?;
-        let (server_cores, generator_core) = self.pinned(contender);
+        let (server_cores, generator_cores) = self.pinned(contender);
         let launch = self.places.launch(contender, &Addresses { listen, ingest, ops }, &self.folder)?;
         let stderr = self.folder.join("server.stderr");
         let server =
@@ -306,7 +305,7 @@ impl Bench {
             .args(["--scale", &self.options.scale.to_string()]);
         let time_max = LOAD_MAX + Duration::from_secs_f64(seconds.clamp(0.0, 3600.0));
         let stderr = self.folder.join("load.stderr");
-        let outcome = process::run(load, &[generator_core], time_max, &stderr, &self.interrupt);
+        let outcome = process::run(load, &generator_cores, time_max, &stderr, &self.interrupt);
         let with_server =
             |why: String| Trouble::Failed(server.has_ended().map_or(why.clone(), |ended| format!("{why}; {ended}")));
         match outcome {
@@ -371,18 +370,19 @@ mod tests {
     #[test]
     fn servers_and_generator_share_a_core_only_if_there_are_too_few() {
         // (cores, contender, server's, generator's)
-        let table: [(&[usize], Contender, &[usize], usize); 5] = [
-            (&[0, 1], Contender::Roomcast, &[0], 1),
-            (&[0, 1], Contender::Roomcast2, &[0, 1], 1),
-            (&[0, 1, 2], Contender::Roomcast2, &[0, 1], 2),
-            (&[4, 6], Contender::Bun, &[4], 6),
-            (&[3], Contender::Bun, &[3], 3),
+        type Row = (&'static [usize], Contender, &'static [usize], &'static [usize]);
+        let table: [Row; 5] = [
+            (&[0, 1], Contender::Roomcast, &[0], &[1]),
+            (&[0, 1], Contender::Roomcast2, &[0, 1], &[0, 1]),
+            (&[0, 1, 2], Contender::Roomcast2, &[0, 1], &[2]),
+            (&[4, 6], Contender::Bun, &[4], &[6]),
+            (&[3], Contender::Bun, &[3], &[3]),
         ];
         for (cores, contender, server, generator) in table {
             let places = Places { roomcast: "".into(), bench: "".into(), peers: "".into() };
             let (interrupt, cores) = (Interrupt::default(), cores.to_vec());
             let bench = Bench { places, folder: "".into(), interrupt, cores, options: options("") };
-            assert_eq!(bench.pinned(contender), (server.to_vec(), generator));
+            assert_eq!(bench.pinned(contender), (server.to_vec(), generator.to_vec()));
         }
     }
 

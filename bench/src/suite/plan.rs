@@ -389,6 +389,7 @@ pub static SCENARIOS: [Scenario; 7] = [
         entries: &[
             raw(Contender::FloorSend),
             raw(Contender::Roomcast),
+            socket_io(Contender::FloorSend),
             socket_io(Contender::Roomcast),
             socket_io(Contender::SocketIo),
             raw(Contender::Ws),

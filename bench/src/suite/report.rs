@@ -258,7 +258,7 @@ fn remarks(page: &mut String, results: &Results) {
     let mut lines = Vec::new();
     if results.runs.iter().any(|run| run.entry.starts_with(Contender::Roomcast2.name())) && results.machine.cores < 3 {
         lines.push(
-            "Two-core figures: this machine has two cores, so the generator shared the second one with the server. \
+            "Two-core figures: this machine has two cores, so the generator shared them with the server. \
              Each of them had less than what it says."
                 .to_owned(),
         );
@@ -384,7 +384,7 @@ mod tests {
             "† The generator was the limit",
             "Noisy: firehose, roomcast-2/raw, repetition 1: 20 %",
             "**Failed**: firehose, ws/raw, repetition 1: it said: a\\|b",
-            "shared the second one",
+            "shared them with the server",
             "| firehose | raw: CPU per delivery ≤ 1.03 × the coalescing floor | – | not measured |",
         ] {
             assert!(page.contains(words), "{words} is missing in\n{page}");
