@@ -291,7 +291,7 @@ impl Core {
 
     /// Runs until the process drains and the last core has closed its last connection.
     ///
-    /// It blocks its thread and does not yield to the executor, where it is alone: the ring is what it waits for.
+    /// It blocks its thread and does not yield to the executor, where it is alone.
     pub fn run(mut self) {
         let mut idle_since: Option<Duration> = None;
         // How long the last time without work was.
@@ -419,12 +419,14 @@ impl Core {
         if let Some(due) = due {
             self.ring.deadline(due, self.shared.origin);
         }
-        self.shard.port.is_idle()
+        self.ring.enable_signal()
+            && self.shard.port.is_idle()
             && self.handovers.is_idle()
             && (self.drain.is_some() || !self.shared.draining.load(Ordering::SeqCst))
     }
 
     fn get_up(&mut self) {
+        self.ring.disable_signal();
         self.shared.bells.get_up(self.shard.core());
         // Somebody may have set it meanwhile, and deadlines that hang on it may be due.
         self.look_at_the_wall_clock();

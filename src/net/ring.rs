@@ -6,7 +6,8 @@ use crate::base::clock::Millis;
 use crate::base::ids::SlotRef;
 use io_uring::types::{Fd, TimeoutFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -60,11 +61,12 @@ pub struct Outgoing<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The ring of one core; it stays on the thread that made it, which sleeps in it.
+/// The ring of one core; it stays on the thread that made it.
 pub struct Ring {
     ring: IoUring,
-    /// What other threads write to when they want the core to wake up.
-    bell: OwnedFd,
+    /// What the core sleeps on: an eventfd that other threads write to when they want it to wake up, and the kernel if
+    /// there is something to reap.
+    bell: File,
     /// Deadlines that the kernel holds, each with the place that the kernel reads it from.
     deadlines: Vec<(Millis, Box<Timespec>)>,
     /// Calls to the kernel that failed for want of memory or space, and were repeated.
@@ -79,7 +81,6 @@ const SEND: u64 = 5;
 const CANCEL: u64 = 6;
 const CANCEL_READ: u64 = 7;
 const CANCEL_WRITE: u64 = 8;
-const BELL: u64 = 9;
 
 /// A request's name: kind, generation and slot. 24 bits of a generation are enough, as a slot is not reused while a
 /// request names it.
@@ -92,7 +93,7 @@ fn token_slot(token: u64) -> SlotRef {
 }
 
 impl Ring {
-    /// A ring for the calling thread. A write to the eventfd `bell` ends [`Ring::wait`].
+    /// A ring for the calling thread. A write to the blocking eventfd `bell` ends [`Ring::wait`], and so does the ring.
     ///
     /// # Errors
     /// The kernel has no `io_uring`, forbids it, or is older than 6.1.
@@ -103,15 +104,8 @@ impl Ring {
             .setup_taskrun_flag()
             .setup_cqsize(COMPLETIONS)
             .build(SENDS_MAX as u32)?;
-        let mut ring = Ring { ring, bell, deadlines: Vec::new(), retries: 0 };
-        ring.listen_for_bell();
-        Ok(ring)
-    }
-
-    /// Nobody reads the eventfd: the poll reports each write to it, whatever it counts.
-    fn listen_for_bell(&mut self) {
-        let entry = opcode::PollAdd::new(Fd(self.bell.as_raw_fd()), libc::POLLIN as u32).multi(true).build();
-        self.push(&entry.user_data(token(BELL, SlotRef { slot: 0, generation: 0 })));
+        ring.submitter().register_eventfd(bell.as_raw_fd())?;
+        Ok(Ring { ring, bell: File::from(bell), deadlines: Vec::new(), retries: 0 })
     }
 
     /// Accepts connections until [`Completion::AcceptEnded`].
@@ -208,16 +202,32 @@ impl Ring {
         }
     }
 
-    /// Sleeps until there is something to reap, or the bell has rung.
+    /// Asks for a signal on the eventfd at the next report. False if something is to be reaped already.
+    pub fn enable_signal(&mut self) -> bool {
+        self.ring.completion().enable_eventfd();
+        self.enter(0);
+        self.ring.completion().is_empty() && !self.ring.submission().taskrun()
+    }
+
+    /// No more signals: the core looks by itself.
+    pub fn disable_signal(&mut self) {
+        self.ring.completion().disable_eventfd();
+    }
+
+    /// Sleeps until there is something to reap, or the bell has rung; signals must be enabled. Nothing is done here for
+    /// what is reported: a connection stays in the listener's backlog until [`Ring::reap`], where others can see it.
     pub fn wait(&mut self) {
-        self.enter(1);
+        // An eventfd gives eight bytes. It cannot fail; if it did, the core would look for work more often, not less.
+        if let Err(error) = self.bell.read_exact(&mut [0; 8]) {
+            tracing::error!(%error, "cannot sleep on the eventfd");
+        }
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: every entry names a descriptor that its caller keeps open until the request is over (sends:
-            // `send`; polls and accepts: the connection or listener is dropped after its last completion; the bell:
-            // it goes with the ring), and memory that lives as long: of sends the borrowed batch, of deadlines a box in
+            // `send`; polls and accepts: the connection or listener is dropped after its last completion), and memory
+            // that lives as long: of sends the borrowed batch, of deadlines a box in
             // `self.deadlines`.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
@@ -261,7 +271,6 @@ impl Ring {
     fn drain(&mut self, completions: &mut Vec<Completion>, results: &mut [i32]) -> usize {
         let mut finished = 0;
         let mut again: Vec<(u64, SlotRef)> = Vec::new();
-        let mut deaf = false;
         let deadlines = &mut self.deadlines;
         for entry in self.ring.completion() {
             let at = token_slot(entry.user_data());
@@ -297,15 +306,11 @@ impl Ring {
                 // The poll was just reporting something, and a multishot poll goes on after that.
                 kind @ (CANCEL_READ | CANCEL_WRITE) if entry.result() == -libc::EALREADY => again.push((kind, at)),
                 CANCEL | CANCEL_READ | CANCEL_WRITE => {}
-                BELL => deaf |= !cqueue::more(entry.flags()),
                 other => unreachable!("request kind {other}"),
             }
         }
         for (kind, at) in again {
             self.cancel_poll(kind, at);
-        }
-        if deaf {
-            self.listen_for_bell();
         }
         finished
     }
