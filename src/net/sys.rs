@@ -140,9 +140,9 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 }
 
 /// Has the kernel make the process's table of descriptors as large as `descriptors` need. A table that is too small
-/// doubles when it is full, for which a process of several threads waits until every processor has passed a quiet state:
-/// some ten milliseconds, in which the core that accepted one connection too many serves nobody. To be called once the
-/// limit is raised and before there are other threads. Eight bytes each.
+/// doubles when it is full, for which a process of several threads waits until every processor has passed a quiet
+/// state: some ten milliseconds, in which the core that accepted one connection too many serves nobody. To be called
+/// once the limit is raised and before there are other threads. Eight bytes each.
 ///
 /// # Errors
 /// The limit is lower, or no memory is left: then the table grows later.
