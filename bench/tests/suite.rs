@@ -52,8 +52,8 @@ fn a_tiny_suite_writes_everything_and_compares_with_itself() {
 
     let results: serde_json::Value = serde_json::from_str(&first.read("RESULTS.json")).unwrap();
     let runs = results["runs"].as_array().unwrap();
-    // trains 1, firehose 3, idle 1, storm 1.
-    assert_eq!(runs.len(), 6, "{}", said(&output));
+    // trains 1, firehose 3, idle 1, storm 2.
+    assert_eq!(runs.len(), 7, "{}", said(&output));
     for run in runs {
         assert_eq!(run.get("failure"), None, "{run}");
         assert_eq!(run["measurement"]["lost"].as_u64().unwrap_or(0), 0, "{run}");
