@@ -45,7 +45,7 @@ const DELIVERIES_PER_TURN: usize = 16 << 10;
 /// While more sessions than this wait to be flushed, nothing new is taken from publishers and other cores, unless one
 /// send takes whatever waits for any of them: then more frames make the same number of sends.
 const FLUSH_BACKLOG_MAX: usize = SENDS_MAX;
-/// A core that had work lately looks for more for this long before it sleeps: sleeping and waking cost 40 µs.
+/// A core whose last pause was shorter than this looks for more work for so long before it sleeps.
 const SPIN: Duration = Duration::from_micros(30);
 /// A close frame that is not answered within this is not waited for any longer.
 const CLOSE_MS_MAX: u64 = 3_000;

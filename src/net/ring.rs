@@ -227,8 +227,7 @@ impl Ring {
         loop {
             // SAFETY: every entry names a descriptor that its caller keeps open until the request is over (sends:
             // `send`; polls and accepts: the connection or listener is dropped after its last completion), and memory
-            // that lives as long: of sends the borrowed batch, of deadlines a box in
-            // `self.deadlines`.
+            // that lives as long: of sends the borrowed batch, of deadlines a box in `self.deadlines`.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
             }
