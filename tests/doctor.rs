@@ -1,5 +1,5 @@
-//! `roomcast doctor` says what is wrong, why it matters, and the line that mends it; and that line mends it. Exit code 1
-//! only for what keeps roomcast from serving.
+//! `roomcast doctor` says what is wrong, why it matters, and the line that mends it; and that line mends it. Exit code
+//! 1 only for what keeps roomcast from serving.
 
 mod common;
 

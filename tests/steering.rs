@@ -1,5 +1,5 @@
-//! With `server.steer = "cpu"` a connection lands on the core of the processor that its packets come in on. Over loopback
-//! that is the processor of the client's thread. Needs two processors.
+//! With `server.steer = "cpu"` a connection lands on the core of the processor that its packets come in on. Over
+//! loopback that is the processor of the client's thread. Needs two processors.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The scripts of `tuning/` change nothing unless told to, say what they would do, do that, and undo it: on a host whose
-//! `/proc` and `/sys` are files in a folder.
+//! The scripts of `tuning/` change nothing unless told to, say what they would do, do that, and undo it: on a host
+//! whose `/proc` and `/sys` are files in a folder.
 
 mod common;
 

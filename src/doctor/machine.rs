@@ -95,8 +95,8 @@ fn huge_pages(mode: &str, here: Option<&str>) -> Finding {
     )
 }
 
-/// The least of the memory limits of the groups that the process is in, and the group. Version 1 has a number near 2⁶³ for
-/// none.
+/// The least of the memory limits of the groups that the process is in, and the group. Version 1 has a number near 2⁶³
+/// for none.
 fn least_limit(limits: &[(String, String)]) -> Option<(u64, &str)> {
     let read = |(group, text): &'_ (String, String)| Some((text.trim().parse::<u64>().ok()?, group.clone()));
     let (bytes, group) = limits.iter().filter_map(read).filter(|(bytes, _)| *bytes < 1 << 60).min()?;
@@ -112,8 +112,8 @@ fn memory(facts: &Facts) -> Finding {
     let Some(config) = &facts.settings.config else { return Finding::ok("memory", there) };
     let rest = BASE_BYTES + config.limits.inboxes_bytes_max + config.rooms.snapshots_bytes_max as u64;
     let outboxes = config.limits.outboxes_bytes_max;
-    const WHY: &str = "When clients read slowly, what waits for them grows until the kernel kills the process; with a bound \
-        that fits, roomcast disconnects the slowest clients instead. The kernel's socket buffers count too.";
+    const WHY: &str = "When clients read slowly, what waits for them grows until the kernel kills the process; with a \
+        bound that fits, roomcast disconnects the slowest clients instead. The kernel's socket buffers count too.";
     // Half for sockets' buffers and what is not counted.
     let fitting = limit.saturating_sub(rest) / 2;
     let set_outboxes = format!("limits.outboxes_bytes_max = {fitting}   # in the config's [limits]");

@@ -26,7 +26,7 @@ const RULES: &[Rule] = &[
         key: "net.core.somaxconn",
         wanted: Wanted::AtLeast(65_535),
         value: "65535",
-        why: "When all clients come back at once, those without a place in the queue are heard a second later, if at all.",
+        why: "When all clients come back at once, those without a place in the queue are heard a second later at best.",
     },
     Rule {
         key: "net.ipv4.tcp_max_syn_backlog",
