@@ -29,7 +29,11 @@ fn queues(card: &Card, interrupts: &str) -> Vec<Queue> {
         let (number, rest) = line.split_once(':')?;
         let interrupt = number.trim().parse::<u32>().ok()?;
         let name = rest.split_whitespace().next_back()?;
-        if !card.interrupts.contains(&interrupt) && !(card.interrupts.is_empty() && name.contains(&card.name)) {
+        let is_its = match &card.interrupts[..] {
+            [] => name.contains(&card.name),
+            interrupts => interrupts.contains(&interrupt),
+        };
+        if !is_its {
             return None;
         }
         let number = QUEUE.captures(name)?.get(1)?.as_str().parse().ok()?;
