@@ -438,9 +438,9 @@ impl Outboxes {
     }
 
     /// Takes frames off the front, as many as `bytes_max` allow and one at least, for a transport that is about to send
-    /// them: the outbox is not looked at again if it takes all. Their numbers go to `frames`. The caller gives them back
-    /// with [`Outboxes::settle`] before anything else is done with the outbox. `None`, and nothing is taken, if the
-    /// outbox lags: what is left of it then depends on what waits.
+    /// them: the outbox is not looked at again if it takes all. Their numbers go to `frames`. The caller gives them
+    /// back with [`Outboxes::settle`] before anything else is done with the outbox. `None`, and nothing is taken, if
+    /// the outbox lags: what is left of it then depends on what waits.
     pub fn take(&mut self, slot: u32, bytes_max: u32, frames: &mut Vec<u32>) -> Option<Taken> {
         let outbox = &mut self.boxes[slot as usize];
         if outbox.state != State::Open {
