@@ -11,6 +11,7 @@ mod inbox;
 pub mod listener;
 mod order;
 mod published;
+pub mod pulse;
 mod ring;
 pub mod sys;
 pub mod wake;
