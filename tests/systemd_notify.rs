@@ -4,8 +4,7 @@
 mod common;
 
 use common::wire::Wire;
-use common::{LIMIT, OPEN, Server, Signal, TempDir, wait_until};
-use std::fs;
+use common::{LIMIT, OPEN, RawClient, Server, Signal, TempDir};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 
@@ -81,7 +80,7 @@ fn ready_comes_with_open_ports(cores: usize) {
     assert_eq!(value(&message, "READY"), "1");
     let status = value(&message, "STATUS");
     assert!(status.contains(&address.to_string()), "{status}");
-    assert!(server.admin_get("/health/ready").contains("healthy"));
+    assert_eq!(server.metric("roomcast_connections_accepted_total"), 1.0, "the looker");
 }
 
 fn a_reload_is_announced_and_ended(cores: usize) {
@@ -139,25 +138,20 @@ fn signs_of_life_go_on_while_the_server_drains(cores: usize) {
     assert!(server.wait().success());
 }
 
-/// The names of a process's threads.
-fn threads(server: &Server) -> Vec<String> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
-    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default().trim().to_owned();
-    tasks.map(|task| name(task.unwrap())).collect()
-}
-
 #[test]
 fn nobody_is_watched_who_is_not_meant() {
-    let meant = Server::setup(OPEN, 1).env("WATCHDOG_USEC", "30000000").start();
-    // A thread has its name a moment after it was started.
-    wait_until("the watchdog runs", || threads(&meant).contains(&"watchdog".to_owned()));
-    let unasked = Server::start(OPEN, 1);
-    // The variables of another process, as of one that has started this one.
-    let inherited = Server::setup(OPEN, 1).env("WATCHDOG_USEC", "30000000").env("WATCHDOG_PID", "1").start();
-    for server in [unasked, inherited] {
-        assert!(server.admin_get("/health/ready").contains("healthy"));
-        let threads = threads(&server);
-        assert!(!threads.contains(&"watchdog".to_owned()), "{threads:?}");
+    // None, or those of another process, as of one that has started this one.
+    for variables in [&[][..], &[("WATCHDOG_USEC", "40000"), ("WATCHDOG_PID", "1")]] {
+        let manager = Manager::new();
+        let setup = Server::setup(OPEN, 1).env("NOTIFY_SOCKET", &manager.path());
+        let mut server = variables.iter().fold(setup, |setup, (name, value)| setup.env(name, value)).start();
+        // A drain of some seconds is time enough for signs of life.
+        let _deaf = Wire::open(&server, "/ws");
+        assert!(server.stop(Signal::TERM).success());
+        assert_eq!(value(&manager.message(), "READY"), "1");
+        assert_eq!(value(&manager.message(), "STOPPING"), "1");
+        manager.socket.set_nonblocking(true).unwrap();
+        assert!(manager.socket.recv(&mut [0; 100]).is_err(), "there is nothing else to tell");
     }
 }
 
@@ -166,6 +160,7 @@ fn without_a_manager_or_with_one_that_is_gone_the_server_serves() {
     for path in ["", "/nowhere/notify"] {
         let server = Server::setup(OPEN, 1).env("NOTIFY_SOCKET", path).start();
         server.signal(Signal::HUP);
-        assert!(server.admin_get("/health/ready").contains("healthy"));
+        let mut clients = [RawClient::in_room(&server, "a"), RawClient::in_room(&server, "a")];
+        clients.iter_mut().for_each(|client| client.join("b"));
     }
 }
