@@ -80,7 +80,7 @@ fn ready_comes_with_open_ports(cores: usize) {
     assert_eq!(value(&message, "READY"), "1");
     let status = value(&message, "STATUS");
     assert!(status.contains(&address.to_string()), "{status}");
-    assert_eq!(server.metric("roomcast_connections_accepted_total"), 1.0, "the looker");
+    server.await_metric("roomcast_connections_accepted_total", &[], 1.0);
 }
 
 fn a_reload_is_announced_and_ended(cores: usize) {
