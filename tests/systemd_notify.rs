@@ -4,7 +4,7 @@
 mod common;
 
 use common::wire::Wire;
-use common::{LIMIT, OPEN, RawClient, Server, Signal, TempDir};
+use common::{LIMIT, OPEN, RawClient, Server, Signal, TempDir, http};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 
@@ -61,26 +61,29 @@ fn value<'a>(message: &'a [String], key: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("no {key} in {message:?}"))
 }
 
-/// An address that nobody uses at the moment.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// Addresses that nobody uses at the moment.
+fn free_addresses() -> [SocketAddr; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
 }
 
 fn ready_comes_with_open_ports(cores: usize) {
     let manager = Manager::new();
-    let (path, address) = (manager.path(), free_address());
+    let (path, [address, admin]) = (manager.path(), free_addresses());
     let looker = std::thread::spawn(move || {
         let message = manager.message();
         // At once, not when the server has written its ports file.
         TcpStream::connect(address).expect("clients can connect");
-        message
+        let health = http(admin, "GET /health/ready HTTP/1.1\r\nHost: admin\r\n\r\n");
+        (message, health.status)
     });
-    let server = Server::setup(OPEN, cores).listen(address).env("NOTIFY_SOCKET", &path).start();
-    let message = looker.join().unwrap();
+    let server = Server::setup(OPEN, cores).listen(address).admin(admin).env("NOTIFY_SOCKET", &path).start();
+    let (message, health) = looker.join().unwrap();
+    assert_eq!(health, 200, "all cores run");
     assert_eq!(value(&message, "READY"), "1");
     let status = value(&message, "STATUS");
     assert!(status.contains(&address.to_string()), "{status}");
-    assert_eq!(server.metric("roomcast_connections_accepted_total"), 1.0, "the looker");
+    server.await_metric("roomcast_connections_accepted_total", &[], 1.0);
 }
 
 fn a_reload_is_announced_and_ended(cores: usize) {

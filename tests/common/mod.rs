@@ -91,6 +91,7 @@ pub struct Setup {
     config: String,
     cores: usize,
     listen: String,
+    admin: String,
     descriptors_max: Option<u32>,
     variables: Vec<(String, String)>,
     sockets: Vec<OwnedFd>,
@@ -106,6 +107,12 @@ impl Setup {
     /// Listens at this address instead of at a free port.
     pub fn listen(mut self, address: SocketAddr) -> Setup {
         self.listen = address.to_string();
+        self
+    }
+
+    /// Operators reach it at this address instead of at a free port.
+    pub fn admin(mut self, address: SocketAddr) -> Setup {
+        self.admin = address.to_string();
         self
     }
 
@@ -151,7 +158,7 @@ impl Setup {
         command.env_remove("REDIS_URL").envs(self.variables);
         command.arg("serve").arg("--config").arg(&config).arg("--ports-file").arg(&ports);
         command.args(["--cores", &cores, "--listen", &self.listen]);
-        command.args(["--ingest", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--ingest", "127.0.0.1:0", "--admin", &self.admin]);
         let log_file = File::create(&log).unwrap();
         command.stdin(Stdio::null()).stdout(log_file.try_clone().unwrap()).stderr(log_file);
         let mut sockets = self.sockets.into_iter();
@@ -205,6 +212,7 @@ impl Server {
             config: config.to_owned(),
             cores,
             listen: "127.0.0.1:0".to_owned(),
+            admin: "127.0.0.1:0".to_owned(),
             descriptors_max: None,
             variables: Vec::new(),
             sockets: Vec::new(),
