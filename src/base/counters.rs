@@ -94,6 +94,7 @@ counters! {
     count kernel_retries "roomcast_kernel_retries_total" "Submissions repeated for want of memory or space.";
     count wakes "roomcast_wakes_total" "Sleeping cores woken by this one.";
     count turns "roomcast_turns_total" "Turns of the core's loop.";
+    count busy_us "roomcast_busy_microseconds_total" "Time of the turns that found something to do.";
     count sleeps "roomcast_sleeps_total" "Times the core's loop went to sleep.";
     count panics "roomcast_panics_total" "Panics caught while handling one connection; the connection was closed.";
 }

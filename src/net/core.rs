@@ -200,6 +200,10 @@ pub struct Core {
     fired: Vec<SlotRef>,
     pub(super) drain: Option<Drain>,
     counted: Millis,
+    /// When the last turn began, and whether it found something to do.
+    turn: (u64, bool),
+    /// Time of the turns that did.
+    busy_ns: u64,
     /// The version of the shard's identity.
     identity: u64,
     /// When the core looked at the budget of outboxes.
@@ -275,6 +279,8 @@ impl Core {
             fired: Vec::new(),
             drain: None,
             counted: Millis(0),
+            turn: (0, false),
+            busy_ns: 0,
             identity: 0,
             budgeted: Millis(0),
         };
@@ -340,6 +346,10 @@ impl Core {
     pub fn turn(&mut self) -> bool {
         let began = self.clock_ns();
         self.now = Millis(began / 1_000_000);
+        // A turn ends where the next one begins: one that worked is always followed by another, before any sleep.
+        if let (before, true) = self.turn {
+            self.busy_ns += began - before;
+        }
         self.shard.counters.turns += 1;
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
@@ -404,7 +414,9 @@ impl Core {
         }
         let read = self.readable.is_empty() && self.loaded.is_empty();
         let served = self.requests.is_empty() && self.parking.is_empty();
-        worked || !read || !served || self.is_blocked()
+        let worked = worked || !read || !served || self.is_blocked();
+        self.turn = (began, worked);
+        worked
     }
 
     /// True while messages wait for space in rings: the receivers work on it, and this core looks again at once.
@@ -457,6 +469,7 @@ impl Core {
         self.watch_polling();
         self.shard.update_gauges();
         self.shard.counters.kernel_retries = self.ring.retries;
+        self.shard.counters.busy_us = self.busy_ns / 1000;
         (self.publish_counters)(&mut self.shard);
     }
 

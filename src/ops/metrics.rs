@@ -38,7 +38,8 @@ impl Exporter {
         metrics::describe_counter!(
             super::admin::CLOSES,
             "Connections on the operators' port closed without an answer, by reason: pushed_out by a new one as all \
-             places were taken, no_place, timeout, idle."
+             places were taken, no_place, timeout, idle; of the page's: live_slow, live_silent, or the rule of \
+             WebSockets that was broken."
         );
         metrics::describe_gauge!("roomcast_info", "Always 1; its labels tell the version.");
         metrics::gauge!("roomcast_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
