@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 // ---- words for numbers ----
 
 const whole = new Intl.NumberFormat("en");
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 const fine = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 const count = (n) => (n < 100_000 ? whole.format(Math.round(n)) : compact.format(n));
@@ -23,8 +23,8 @@ function bytes(n) {
 
 function ago(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));
-  if (seconds < 90) return `${seconds} s ago`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
+  if (seconds < 90) return `${seconds} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }
 
 function duration(ms) {
@@ -232,7 +232,6 @@ function allow(now) {
   } else if (!could) {
     ask();
   }
-  $("trouble").classList.toggle("alone", $("busiest").hidden);
 }
 
 function forget() {
@@ -295,7 +294,7 @@ function showNumbers(sum) {
   const most = Math.max(...busy, 0);
   tile("connections", count(sum("connections")));
   const polling = sum("polling");
-  sub("connections", `${count(sum("sockets"))} sockets${polling ? `, ${count(polling)} polling` : ""}`);
+  sub("connections", polling ? `${compact.format(polling)} polling` : `${compact.format(sum("sockets"))} sockets`);
   for (const name of ["deliveries", "events"]) tile(name, known ? perSecond(total(name)) : "–");
   tile("bytes", known ? bytes(total("bytes")) : "–");
   tile("busy", known ? percent(most) : "–");
@@ -393,11 +392,11 @@ $("chart-what").addEventListener("change", () => latest && showChart());
 
 const KINDS = {
   request: "HTTP request",
-  message: "client's message",
-  token: "client's token",
-  line: "publisher's line",
-  protocol: "client's protocol",
-  accept: "accepting",
+  message: "message",
+  token: "token",
+  line: "publisher line",
+  protocol: "protocol",
+  accept: "accept",
   "slow consumer": "slow consumer",
 };
 
