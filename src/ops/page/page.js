@@ -81,6 +81,8 @@ const buttons = (text, click) => ({
   show(row, cell) {
     const button = cell.firstChild;
     button.row = row;
+    // The room of a whole namespace has no name to ask for.
+    button.disabled = !(row.name ?? row.room);
     if (button.textContent !== text(row)) button.textContent = text(row);
   },
 });
@@ -528,9 +530,9 @@ async function busiest() {
     return;
   }
   if (by !== $("busiest-by").value) return;
-  const { rooms = [], error } = answer.body;
-  put("busiest-unit", { deliveries: "Deliveries", bytes: "Bytes", lag: "Lag" }[by]);
-  const word = by === "bytes" ? bytes : count;
+  const { rooms = [], seconds, error } = answer.body;
+  put("busiest-unit", { deliveries: "Deliveries/s", bytes: "Bytes/s", lag: "Late bytes/s" }[by]);
+  const word = by === "deliveries" ? perSecond : bytes;
   fill($("busiest-rows"), rooms, [
     opens,
     { wide: true, show: ({ ns }) => ns },
@@ -538,12 +540,12 @@ async function busiest() {
       make: (cell) => cell.append(element("span"), element("small")),
       show(row, cell) {
         const [number, doubt] = cell.children;
-        number.textContent = word(row.count);
-        doubt.textContent = row.error > 0 ? ` ± ${word(row.error)}` : "";
+        number.textContent = word(row.per_second);
+        doubt.textContent = row.error > 0 ? ` at most, at least ${word((row.count - row.error) / seconds)}` : "";
       },
     },
   ]);
-  put("busiest-note", answer.status !== 200 ? error : rooms.length ? "" : "Nothing yet.");
+  put("busiest-note", answer.status !== 200 ? error : rooms.length ? `Over the last ${Math.round(seconds)} s.` : "Nothing in the last seconds.");
 }
 $("busiest-by").addEventListener("change", busiest);
 
