@@ -84,7 +84,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     let draining = Arc::new(AtomicBool::new(false));
     let ready = Arc::new(AtomicBool::new(false));
     let facts = Facts {
-        exporter,
+        exporter: exporter.clone(),
         ready: ready.clone(),
         draining: draining.clone(),
         started: Instant::now(),
@@ -124,12 +124,13 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         let seed = random()?;
         let (config, topology, shared, up) = (config.clone(), topology.clone(), shared.clone(), up.clone());
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
+        let metrics = exporter.add_core();
         let main = move || async move {
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
             let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
             let ends = (port, handovers, clients, publishers, extra);
-            match start_core(index, &config, topology, ends, desk, shared, seed, first_epoch) {
+            match start_core(index, &config, topology, ends, desk, shared, metrics, seed, first_epoch) {
                 Ok(core) => {
                     // The receiver waits for one word from each core.
                     let _ = up.send(Ok(()));
@@ -237,6 +238,7 @@ fn start_core(
     (port, handovers, clients, publishers, extra): Ends,
     desk: Desk,
     shared: Arc<net::Shared>,
+    mut metrics: CoreMetrics,
     seed: [u8; 32],
     first_epoch: u64,
 ) -> Result<net::Core, String> {
@@ -244,7 +246,6 @@ fn start_core(
     let now = Millis((net::sys::monotonic() - shared.origin).as_millis() as u64);
     let options = config.shard_options(topology.cores());
     let shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
-    let mut metrics = CoreMetrics::new(index);
     let setup = net::Setup {
         options: config.net_options(),
         shard,

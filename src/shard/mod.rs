@@ -11,10 +11,11 @@ mod limits;
 pub mod messages;
 mod queries;
 mod slow;
+mod timing;
 mod transports;
 
 use crate::base::class::Classes;
-use crate::base::clock::Millis;
+use crate::base::clock::{Micros, Millis};
 use crate::base::counters::{self, Counters};
 use crate::base::frame::Frame;
 use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, Offset, RoomName, SlotRef, SocketId, Topology};
@@ -255,6 +256,8 @@ pub enum TimerKey {
     Asked(SlotRef),
     /// What a room keeps may be too old.
     Kept(SlotRef),
+    /// A window ends in which rooms' deliveries are counted.
+    Window,
 }
 
 /// One core's share of everything.
@@ -297,6 +300,8 @@ pub struct Shard {
     fired: Vec<TimerKey>,
     /// True exactly while [`TimerKey::IdleRooms`] is armed.
     idle_timer_armed: bool,
+    /// True exactly while [`TimerKey::Window`] is armed.
+    window_timer_armed: bool,
     actions: VecDeque<Action>,
     /// What the core counts.
     pub counters: Counters,
@@ -309,6 +314,9 @@ pub struct Shard {
     unix_origin_ms: u64,
     /// As of the last [`Shard::advance`].
     now: Millis,
+    /// As of the last [`Shard::set_instant`].
+    instant: Micros,
+    timing: timing::Timing,
     rates: limits::Rates,
 }
 
@@ -376,6 +384,7 @@ impl Shard {
             timers: Wheel::new(now),
             fired: Vec::new(),
             idle_timer_armed: false,
+            window_timer_armed: false,
             actions: VecDeque::new(),
             counters: Counters::default(),
             scratch: Vec::new(),
@@ -384,6 +393,8 @@ impl Shard {
             identity: None,
             unix_origin_ms: 0,
             now,
+            instant: Micros(now.0 * 1000),
+            timing: timing::Timing::new(),
             rates: limits::Rates::new(&options.limits),
         }
     }
@@ -508,6 +519,7 @@ impl Shard {
     /// Moves time on: heartbeats, timeouts, idle rooms, asks.
     pub fn advance(&mut self, now: Millis) {
         self.now = now;
+        self.local.busiest.advance(now);
         let mut fired = std::mem::take(&mut self.fired);
         self.timers.advance(now, &mut fired);
         // Asks first: what follows from the other deadlines ends asks and cancels their timers, which must not have
@@ -516,7 +528,7 @@ impl Shard {
             match *key {
                 TimerKey::Ask(at) => self.ask_due(at),
                 TimerKey::Asked(at) => self.asked_due(at),
-                TimerKey::Session(_) | TimerKey::IdleRooms | TimerKey::Kept(_) => {}
+                TimerKey::Session(_) | TimerKey::IdleRooms | TimerKey::Kept(_) | TimerKey::Window => {}
             }
         }
         for key in fired.drain(..) {
@@ -525,6 +537,7 @@ impl Shard {
                 TimerKey::Session(at) => self.session_due(at, now),
                 TimerKey::IdleRooms => self.expire_rooms(now),
                 TimerKey::Kept(at) => self.kept_due(at, now),
+                TimerKey::Window => self.window_ended(now),
             }
         }
         self.fired = fired;
@@ -547,6 +560,7 @@ impl Shard {
     pub fn receive(&mut self, mut budget: usize, now: Millis) -> usize {
         self.port.flush();
         self.emit_some();
+        self.note_rings();
         while budget > 0 {
             let Some((_, message)) = self.port.down.receive() else { break };
             budget = budget.saturating_sub(1 + self.handle_down(message));
@@ -576,6 +590,9 @@ impl Shard {
         self.counters.inbox_bytes = self.inboxes.bytes();
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
         self.counters.outbox_memory_bytes = self.outboxes.memory();
+        self.counters.lagging = self.outboxes.lagging() as u64;
+        self.counters.ring_slots = self.port.up.slots() as u64;
+        self.rank_rooms();
         self.count_slow_consumers();
         self.counters.ring_full_up = self.port.up.full_count();
         self.counters.ring_full_down = self.port.down.full_count();
