@@ -96,7 +96,7 @@ const STAGE: (&str, &str) = (
      there to the outboxes of a core's members; socket, from there until all of these sockets that take bytes had them; \
      total, all of it. Of one event in 64, and of each that comes 10 ms or more after the last such one.",
 );
-const SEND_FRAMES: (&str, &str) = ("roomcast_send_frames", "Frames that one send completed.");
+const SEND_FRAMES: (&str, &str) = ("roomcast_send_frames", "Frames that one send to a WebSocket completed.");
 const BATCH_SENDS: (&str, &str) = ("roomcast_batch_sends", "Sends that one call to the kernel carried.");
 const RING: (&str, &str) = (
     "roomcast_ring_messages",

@@ -469,7 +469,7 @@ impl Shard {
         self.counters.delivered_bytes += delivered.bytes;
         if let Some(group) = group.filter(|_| delivered != Delivered::default()) {
             self.local.delivered(group, delivered);
-            self.watch_window();
+            self.watch_ranks();
         }
         self.outboxes.release(shared);
         while let Some(slot) = self.overflown.pop() {

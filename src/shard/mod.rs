@@ -256,8 +256,8 @@ pub enum TimerKey {
     Asked(SlotRef),
     /// What a room keeps may be too old.
     Kept(SlotRef),
-    /// A window ends in which rooms' deliveries are counted.
-    Window,
+    /// Rooms are ranked.
+    Ranks,
 }
 
 /// One core's share of everything.
@@ -300,8 +300,6 @@ pub struct Shard {
     fired: Vec<TimerKey>,
     /// True exactly while [`TimerKey::IdleRooms`] is armed.
     idle_timer_armed: bool,
-    /// True exactly while [`TimerKey::Window`] is armed.
-    window_timer_armed: bool,
     actions: VecDeque<Action>,
     /// What the core counts.
     pub counters: Counters,
@@ -384,7 +382,6 @@ impl Shard {
             timers: Wheel::new(now),
             fired: Vec::new(),
             idle_timer_armed: false,
-            window_timer_armed: false,
             actions: VecDeque::new(),
             counters: Counters::default(),
             scratch: Vec::new(),
@@ -528,7 +525,7 @@ impl Shard {
             match *key {
                 TimerKey::Ask(at) => self.ask_due(at),
                 TimerKey::Asked(at) => self.asked_due(at),
-                TimerKey::Session(_) | TimerKey::IdleRooms | TimerKey::Kept(_) | TimerKey::Window => {}
+                TimerKey::Session(_) | TimerKey::IdleRooms | TimerKey::Kept(_) | TimerKey::Ranks => {}
             }
         }
         for key in fired.drain(..) {
@@ -537,7 +534,7 @@ impl Shard {
                 TimerKey::Session(at) => self.session_due(at, now),
                 TimerKey::IdleRooms => self.expire_rooms(now),
                 TimerKey::Kept(at) => self.kept_due(at, now),
-                TimerKey::Window => self.window_ended(now),
+                TimerKey::Ranks => self.rank_rooms(now),
             }
         }
         self.fired = fired;
@@ -592,7 +589,6 @@ impl Shard {
         self.counters.outbox_memory_bytes = self.outboxes.memory();
         self.counters.lagging = self.outboxes.lagging() as u64;
         self.counters.ring_slots = self.port.up.slots() as u64;
-        self.rank_rooms();
         self.count_slow_consumers();
         self.counters.ring_full_up = self.port.up.full_count();
         self.counters.ring_full_down = self.port.down.full_count();

@@ -15,7 +15,7 @@ const PAUSE_US: u64 = 10_000;
 const AFLOAT_MAX: usize = 64;
 /// The rings are looked at in one of so many turns.
 const TURNS_PER_LOOK: u64 = 16;
-/// How often the ranks of rooms are made anew: with full sketches it takes 20 µs.
+/// How often the ranks of rooms are made anew, as long as any of them gets anything: with full sketches it takes 20 µs.
 const RANK_MS: u64 = 1000;
 
 /// What is measured at present.
@@ -26,8 +26,8 @@ pub(super) struct Timing {
     /// When the last one was.
     last: Micros,
     afloat: VecDeque<Afloat>,
-    /// When rooms were ranked.
-    ranked: Millis,
+    /// True exactly while [`TimerKey::Ranks`] is armed.
+    ranks: bool,
 }
 
 /// A delivery that waits for its sends.
@@ -43,7 +43,7 @@ struct Afloat {
 impl Timing {
     pub(super) fn new() -> Timing {
         // The first event is timed.
-        Timing { until_next: 0, last: Micros(0), afloat: VecDeque::with_capacity(AFLOAT_MAX), ranked: Millis(0) }
+        Timing { until_next: 0, last: Micros(0), afloat: VecDeque::with_capacity(AFLOAT_MAX), ranks: false }
     }
 
     /// An event comes in.
@@ -112,33 +112,164 @@ impl Shard {
         }
     }
 
-    /// Has the core wake up when the present window ends: the figures of a room that gets nothing more die away.
+    /// Has rooms ranked, now that one has got something.
     #[inline]
-    pub(super) fn watch_window(&mut self) {
-        if !self.window_timer_armed {
-            self.window_timer_armed = true;
-            self.timers.arm(self.local.busiest.window_ends(), TimerKey::Window);
+    pub(super) fn watch_ranks(&mut self) {
+        if !self.timing.ranks {
+            self.timing.ranks = true;
+            self.timers.arm(self.now.after(RANK_MS), TimerKey::Ranks);
         }
     }
 
-    pub(super) fn window_ended(&mut self, now: Millis) {
-        self.window_timer_armed = false;
+    /// Ranks the rooms, until all that they have got is forgotten and their figures have died away.
+    pub(super) fn rank_rooms(&mut self, now: Millis) {
+        self.timing.ranks = false;
         if self.local.busiest.advance(now) {
-            self.watch_window();
-        } else {
-            self.timing.ranked = Millis(0);
+            self.watch_ranks();
         }
-    }
-
-    /// Brings the figures of the first rooms up to date.
-    pub(super) fn rank_rooms(&mut self) {
-        if self.now.since(self.timing.ranked) < RANK_MS {
-            return;
-        }
-        self.timing.ranked = self.now;
         for measure in Measure::ALL {
             let rates = &mut self.counters.top_rooms[measure.index()];
-            self.local.busiest.rates(measure, self.now, rates);
+            self.local.busiest.rates(measure, now, rates);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::class::Classes;
+    use crate::base::event::Event;
+    use crate::base::histogram::Histogram;
+    use crate::base::ids::{NamespaceId, RoomName, SlotRef, Topology};
+    use crate::mesh;
+    use crate::proto::raw::Shape;
+    use crate::session::rules::{NamespaceRules, RulesSource};
+    use crate::session::{Kind, LimitOptions};
+    use crate::shard::{Handshake, Line, Namespace, Options};
+
+    fn machine() -> Vec<Shard> {
+        let rules = "[[on]]\nevent = \"join\"\njoin = [\"{data.room}\"]";
+        let rules = || NamespaceRules::compile(&toml::from_str::<RulesSource>(rules).unwrap()).unwrap();
+        let limits = LimitOptions { outbox_bytes_max: 1 << 20, ..LimitOptions::default() };
+        let shard = |port| {
+            let namespaces = vec![Namespace { name: "/".into(), rules: rules(), classes: Classes::default() }];
+            let options = Options { limits, ..Options::default() };
+            Shard::new(port, Topology::new(2, 1), namespaces, options, [0; 32], Millis(0), 1)
+        };
+        mesh::connect(2, mesh::Options { slots: 1 << 10 }).into_iter().map(shard).collect()
+    }
+
+    fn join(shards: &mut [Shard], core: usize, room: &str) -> SlotRef {
+        let ip = std::net::Ipv4Addr::LOCALHOST.into();
+        let kind = Kind::Raw { namespace: NamespaceId(0), shape: Shape::Nested };
+        let handshake = Handshake { kind, query: "", bearer: None, ip, polls: false, message_bytes_max: 100 };
+        let transport = SlotRef { slot: shards[core].sessions.len() as u32, generation: 0 };
+        let session = shards[core].open(transport, handshake, Millis(0));
+        rest(shards);
+        let text = format!("{{\"type\":\"join\",\"data\":{{\"room\":\"{room}\"}}}}");
+        let _ = shards[core].text(session, &text, Millis(0));
+        rest(shards);
+        session
+    }
+
+    fn rest(shards: &mut [Shard]) {
+        for _ in 0..10 {
+            shards.iter_mut().for_each(|shard| drop(shard.receive(1000, Millis(0))));
+        }
+    }
+
+    fn publish(shard: &mut Shard, room: &str) {
+        let event = Event::new(NamespaceId(0), "\"e\"", "1", 1);
+        let rooms = smallvec::smallvec![RoomName::new(room, 99).unwrap()];
+        let line = Line { event, rooms, except: Vec::new(), key: None, volatile: false, ask: None };
+        shard.publish(line, None);
+    }
+
+    fn counted(histogram: &Histogram) -> (u64, u64) {
+        (histogram.counts().iter().sum(), histogram.sum() / 1000)
+    }
+
+    #[test]
+    fn one_event_in_64_is_timed_and_each_after_a_pause() {
+        let mut timing = Timing::new();
+        let stamped =
+            |timing: &mut Timing, us, count| (0..count).filter(|_| timing.begin(Micros(us)).is_some()).count();
+        assert_eq!(stamped(&mut timing, 5, 1), 1);
+        assert_eq!(stamped(&mut timing, 9_000, 63), 0);
+        assert_eq!(stamped(&mut timing, 9_000, 1000), 16);
+        assert_eq!(stamped(&mut timing, 19_000, 2), 1);
+    }
+
+    #[test]
+    fn each_stage_of_a_timed_event_is_told_apart() {
+        let mut shards = machine();
+        // A room of each owner, whose members are on the other core.
+        let name = |owner: usize| {
+            let key = |n: usize| shards[0].topology.key(NamespaceId(0), RoomName::new(&n.to_string(), 9).unwrap());
+            (0..).find(|n| shards[0].topology.owner(&key(*n)).index() == owner).unwrap().to_string()
+        };
+        let room = name(1);
+        let sessions: Vec<SlotRef> = (0..3).map(|_| join(&mut shards, 0, &room)).collect();
+        while shards[0].outboxes.next_dirty().is_some_and(|(slot, _)| {
+            let bytes = shards[0].outboxes.bytes(slot) as usize;
+            shards[0].outboxes.advance(slot, bytes);
+            true
+        }) {}
+        // One who takes nothing is not waited for.
+        shards[0].outboxes.block(sessions[1].slot);
+        let at = |shards: &mut [Shard], us: u64| shards.iter_mut().for_each(|shard| shard.set_instant(Micros(us)));
+        at(&mut shards, 1_000_000);
+        publish(&mut shards[0], &room);
+        publish(&mut shards[0], &room);
+        at(&mut shards, 1_000_030);
+        shards[1].receive(100, Millis(1_000));
+        at(&mut shards, 1_000_100);
+        shards[0].receive(100, Millis(1_000));
+        assert!(!shards[0].awaits_sends());
+        assert!(shards[0].outboxes.next_dirty().is_some());
+        assert!(!shards[0].awaits_sends(), "one more has to have its turn");
+        assert!(shards[0].outboxes.next_dirty().is_some() && shards[0].outboxes.next_dirty().is_none());
+        assert!(shards[0].awaits_sends());
+        shards[0].sent(Micros(1_000_500));
+        assert!(!shards[0].awaits_sends());
+        let [member, owner] = [0, 1].map(|core| &shards[core].counters.histograms);
+        assert_eq!(counted(&owner.stage_owner), (1, 30), "the second one is not timed");
+        assert_eq!(counted(&member.stage_member), (1, 70));
+        assert_eq!(counted(&member.stage_socket), (1, 400));
+        assert_eq!(counted(&member.stage_total), (1, 500));
+    }
+
+    #[test]
+    fn figures_of_rooms_die_away_when_nothing_comes_any_more() {
+        let mut shards = machine();
+        join(&mut shards, 0, "a");
+        (0..20).for_each(|_| publish(&mut shards[0], "a"));
+        rest(&mut shards);
+        let rates = |shard: &Shard| shard.counters.top_rooms[Measure::Deliveries.index()];
+        shards[0].advance(Millis(4_000));
+        assert_eq!(rates(&shards[0]), [5.0, 0.0, 0.0, 0.0, 0.0]);
+        let mut wakes = 0;
+        while let Some(due) = shards[0].timers.next_deadline().filter(|_| shards[0].timing.ranks) {
+            shards[0].advance(due);
+            wakes += 1;
+        }
+        assert_eq!(rates(&shards[0]), [0.0; 5]);
+        assert!(wakes < 40, "a core that has nothing to do sleeps: {wakes}");
+    }
+
+    #[test]
+    fn who_lags_makes_its_rooms_lag() {
+        let mut shards = machine();
+        let limits = &mut shards[0].options.limits;
+        limits.outbox_bytes_max = 40;
+        join(&mut shards, 0, "a");
+        join(&mut shards, 0, "b");
+        (0..20).for_each(|_| publish(&mut shards[0], "a"));
+        rest(&mut shards);
+        let lag: Vec<_> = shards[0].local.busiest.list(Measure::Lag).1.collect();
+        let [(room, estimate)] = lag[..] else { panic!("{lag:?}") };
+        // The first event that does not find room is what cuts the session.
+        assert_eq!((room.name.as_str(), estimate.error), ("a", 0));
+        assert!((10..40).contains(&estimate.count), "{estimate:?}");
     }
 }
