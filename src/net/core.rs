@@ -9,7 +9,7 @@ use super::published::Published;
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
 use super::{Options, sys};
-use crate::base::clock::Millis;
+use crate::base::clock::{Micros, Millis};
 use crate::base::counters;
 use crate::base::ids::{CoreId, SlotRef};
 use crate::base::slab::Slab;
@@ -200,14 +200,12 @@ pub struct Core {
     fired: Vec<SlotRef>,
     pub(super) drain: Option<Drain>,
     counted: Millis,
-    /// When the last turn began, and whether it found something to do.
-    turn: (u64, bool),
-    /// Time of the turns that did.
-    busy_ns: u64,
     /// The version of the shard's identity.
     identity: u64,
     /// When the core looked at the budget of outboxes.
     budgeted: Millis,
+    /// When the turn before began, if it did something: the next one's beginning is its end.
+    busy_since: Option<u64>,
 }
 
 /// The end of a core.
@@ -279,10 +277,9 @@ impl Core {
             fired: Vec::new(),
             drain: None,
             counted: Millis(0),
-            turn: (0, false),
-            busy_ns: 0,
             identity: 0,
             budgeted: Millis(0),
+            busy_since: None,
         };
         core.now = core.clock();
         core.shard.inboxes = Inboxes::new(core.shared.inboxes.clone(), core.shard.core());
@@ -342,14 +339,24 @@ impl Core {
         (sys::monotonic() - self.shared.origin).as_nanos() as u64
     }
 
+    /// For what is measured.
+    fn instant(&self, now: Duration) -> Micros {
+        Micros((now - self.shared.origin).as_nanos() as u64 / 1000)
+    }
+
     /// One round of everything. False if there was nothing to do.
     pub fn turn(&mut self) -> bool {
         let began = self.clock_ns();
-        self.now = Millis(began / 1_000_000);
-        // A turn ends where the next one begins: one that worked is always followed by another, before any sleep.
-        if let (before, true) = self.turn {
-            self.busy_ns += began - before;
+        if let Some(since) = self.busy_since.take() {
+            self.shard.counters.histograms.turn.note_ns(began - since);
         }
+        let worked = self.work(began);
+        self.busy_since = worked.then_some(began);
+        worked
+    }
+
+    fn work(&mut self, began: u64) -> bool {
+        self.now = Millis(began / 1_000_000);
         self.shard.counters.turns += 1;
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
@@ -386,12 +393,16 @@ impl Core {
             outboxes.watch_backlog();
         }
         if !backlogged || outboxes.backlog() <= JOIN_BYTES_MAX as u32 {
+            self.shard.set_instant(self.instant(sys::monotonic()));
             worked |= self.publish_some();
             worked |= self.shard.receive(DELIVERIES_PER_TURN, self.now) < DELIVERIES_PER_TURN;
         }
         // Before anything is sent, as a WebSocket may have just taken over a session.
         worked |= self.act();
         worked |= self.flush_some() > 0;
+        if self.shard.awaits_sends() {
+            self.shard.sent(self.instant(sys::monotonic()));
+        }
         if self.now != self.budgeted {
             self.budgeted = self.now;
             worked |= self.keep_budget();
@@ -414,9 +425,7 @@ impl Core {
         }
         let read = self.readable.is_empty() && self.loaded.is_empty();
         let served = self.requests.is_empty() && self.parking.is_empty();
-        let worked = worked || !read || !served || self.is_blocked();
-        self.turn = (began, worked);
-        worked
+        worked || !read || !served || self.is_blocked()
     }
 
     /// True while messages wait for space in rings: the receivers work on it, and this core looks again at once.
@@ -469,7 +478,6 @@ impl Core {
         self.watch_polling();
         self.shard.update_gauges();
         self.shard.counters.kernel_retries = self.ring.retries;
-        self.shard.counters.busy_us = self.busy_ns / 1000;
         (self.publish_counters)(&mut self.shard);
     }
 
@@ -698,9 +706,11 @@ impl Core {
         let started = sys::monotonic();
         for index in 0..count {
             // The clock costs 25 ns, a read and its handling 1 to 500 µs.
-            if index > 0 && sys::monotonic() - started > READ_TIME_MAX {
+            let now = if index > 0 { sys::monotonic() } else { started };
+            if now - started > READ_TIME_MAX {
                 break;
             }
+            self.shard.set_instant(self.instant(now));
             let at = self.readable.pop_front().expect("counted above");
             if let Some((_, unread)) = &mut self.mark {
                 *unread = unread.saturating_sub(1);

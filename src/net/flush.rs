@@ -66,6 +66,7 @@ impl Core {
             self.flush = work;
             return polls;
         }
+        self.shard.counters.histograms.batch_sends.note(batch.len() as u64);
         self.ring.send(&batch, &mut work.results, &mut self.completions);
         work.outgoing = emptied(batch);
         for (pending, result) in work.batch.iter().zip(&work.results) {
@@ -89,7 +90,11 @@ impl Core {
             // Before `advance`, which would have it sent again at once.
             self.shard.outboxes.block(session);
         }
-        self.shard.counters.sent_frames += self.shard.outboxes.advance(session, taken) as u64;
+        let frames = self.shard.outboxes.advance(session, taken) as u64;
+        self.shard.counters.sent_frames += frames;
+        if taken > 0 {
+            self.shard.counters.histograms.send_frames.note(frames);
+        }
         self.drained(at, session);
         if !full {
             return;

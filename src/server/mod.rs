@@ -86,7 +86,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     let ready = Arc::new(AtomicBool::new(false));
     let taps = Arc::new(Taps::default());
     let facts = Facts {
-        exporter,
+        exporter: exporter.clone(),
         taps: taps.clone(),
         ready: ready.clone(),
         draining: draining.clone(),
@@ -128,12 +128,13 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         let (config, topology, shared, up) = (config.clone(), topology.clone(), shared.clone(), up.clone());
         let tap = tap::View::new(taps.clone());
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
+        let metrics = exporter.add_core();
         let main = move || async move {
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
             let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
             let ends = (port, handovers, clients, publishers, extra);
-            match start_core(index, &config, topology, ends, desk, shared, tap, seed, first_epoch) {
+            match start_core(index, &config, topology, ends, desk, shared, metrics, tap, seed, first_epoch) {
                 Ok(core) => {
                     // The receiver waits for one word from each core.
                     let _ = up.send(Ok(()));
@@ -241,6 +242,7 @@ fn start_core(
     (port, handovers, clients, publishers, extra): Ends,
     desk: Desk,
     shared: Arc<net::Shared>,
+    mut metrics: CoreMetrics,
     tap: tap::View,
     seed: [u8; 32],
     first_epoch: u64,
@@ -250,7 +252,6 @@ fn start_core(
     let options = config.shard_options(topology.cores());
     let mut shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
     shard.tap = tap;
-    let mut metrics = CoreMetrics::new(index);
     let setup = net::Setup {
         options: config.net_options(),
         shard,

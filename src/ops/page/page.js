@@ -292,7 +292,7 @@ function showNumbers(sum) {
   const sub = (name, text) => {
     document.querySelector(`[data-sub="${name}"]`).textContent = text;
   };
-  const busy = rates("busy_us").map((us) => us / 1e6);
+  const busy = rates("busy_s");
   const most = Math.max(...busy, 0);
   tile("connections", count(sum("connections")));
   const polling = sum("polling");
@@ -422,9 +422,11 @@ function showTrouble() {
     { show: ({ rooms }) => rooms },
     ...["disconnect", "shed", "dropped", "conflated"].map(outcome),
   ]);
-  put("slow-note", patterns.size
-    ? "Since the start, by pattern of rooms. Cut and shed are connections, dropped and conflated are events."
-    : "No client was too slow.");
+  const lagging = latest.cores.reduce((sum, core) => sum + core.lagging, 0);
+  put("slow-note", [
+    lagging ? `${count(lagging)} lag${lagging === 1 ? "s" : ""} now.` : "Nobody lags now.",
+    patterns.size ? "The table is since the start, by pattern of rooms: cut and shed are connections, dropped and conflated are events." : "",
+  ].join(" ").trim());
 }
 
 // ---- rooms ----
