@@ -205,7 +205,7 @@ fn the_numbers_are_told_and_the_past_is_kept() {
     let mut refused = 0;
     loop {
         let message = watcher.hear_any();
-        assert_eq!((&message["type"], &message["status"]), (&"stats".into(), &"ready".into()));
+        assert_eq!(message["type"], "stats");
         let told = message["incidents"].as_array().unwrap().iter().chain(hello["incidents"].as_array().unwrap());
         refused = refused.max(told.filter(|incident| incident["reason"] == "unknown_path").count());
         if sum(&message, "deliveries") == 100 && refused > 0 {
@@ -213,6 +213,7 @@ fn the_numbers_are_told_and_the_past_is_kept() {
             assert_eq!((sum(&message, "connections"), sum(&message, "events")), (1, 100));
             let busy = |core: &Value| core["busy_s"].as_f64().unwrap() > 0.0;
             assert!(message["cores"].as_array().unwrap().iter().all(busy));
+            assert_eq!(message["status"], "ready");
             assert!(message["memory_bytes"].as_u64().unwrap() > 1_000_000);
             break;
         }

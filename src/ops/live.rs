@@ -350,7 +350,8 @@ mod tests {
 
     fn told(live: &mut Live) -> Vec<Value> {
         let out = live.take();
-        ws::unmasked_messages(&out).map(|(_, text)| serde_json::from_slice(text).unwrap()).collect()
+        let texts = ws::unmasked_messages(&out).filter(|(kind, _)| *kind == ws::Kind::Text);
+        texts.map(|(_, text)| serde_json::from_slice(text).unwrap()).collect()
     }
 
     #[test]

@@ -59,7 +59,8 @@ mod tests {
     fn the_page_is_small_and_obeys_its_own_policy() {
         let bytes: usize = FILES.iter().skip(1).map(|file| file.text.len()).sum();
         assert!(bytes < 60_000, "{bytes}");
-        let html = INDEX.to_ascii_lowercase();
+        // The icon's name for what it is made of is no address.
+        let html = INDEX.replace("http://www.w3.org/2000/svg", "").to_ascii_lowercase();
         for what in ["<style", " style=", " onclick=", " onload=", "javascript:", "http:", "https:", "<script>"] {
             assert!(!html.contains(what), "{what}");
         }
