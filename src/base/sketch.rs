@@ -168,6 +168,9 @@ mod tests {
     }
 
     proptest! {
+        // A case takes 10 ms.
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
         #[test]
         fn counts_are_within_their_errors_and_who_has_much_is_held(
             steps in prop::collection::vec((any::<u32>(), 1u64..100, any::<bool>()), 1..3000),

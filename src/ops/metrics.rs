@@ -400,7 +400,7 @@ mod tests {
             assert_eq!(text.lines().filter(|other| *other == line).count(), 1, "{line} in\n{text}");
         }
         assert_eq!(text.matches("# TYPE roomcast_stage_seconds histogram\n").count(), 1);
-        assert!(!text.contains("le=\"512\""), "a batch has at most 256 sends\n{text}");
+        assert!(!text.contains("batch_sends_bucket{core=\"1\",le=\"512\"}"), "a batch has at most 256 sends\n{text}");
     }
 
     #[test]
