@@ -1,9 +1,9 @@
 //! Which rooms of a core get most: by deliveries, bytes and lag, over the last 8 to 16 seconds, in memory that does not
 //! grow with the rooms. Does not know who the members are, nor who wants to know.
 //!
-//! A group adds up what it has got and says so when that is a sixteenth of what the least room of the sketch has: a room
-//! below cannot matter, and an event in one of a million small rooms costs two additions. While there is a place for
-//! every room, each event is told at once, and all counts are exact.
+//! A group adds up what it has got and says so when that is a sixteenth of what the least room of the sketch has: a
+//! room below cannot matter, and an event in one of a million small rooms costs two additions. While there is a place
+//! for every room, each event is told at once, and all counts are exact.
 
 use crate::base::clock::Millis;
 use crate::base::frame::Encoding;
