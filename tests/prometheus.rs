@@ -1,6 +1,6 @@
 //! What operators are given for Prometheus and Grafana, against the real programs and a live server: the text that is
-//! scraped, the scrape config, the alert rules, and every question that the dashboard asks. Needs Debian's `prometheus`,
-//! which `tests/run` installs.
+//! scraped, the scrape config, the alert rules, and every question that the dashboard asks. Needs Debian's
+//! `prometheus`, which `tests/run` installs.
 
 mod common;
 

@@ -110,7 +110,7 @@ fn check_query(query: &Query, line: &Line<'_>) -> Vec<RoomName> {
         }
         Query::Top { by, limit } => {
             assert!((1..=query::TOP_MAX).contains(limit));
-            let namespace = line.namespace.as_ref().into();
+            let namespace = (&*line.namespace).into();
             let room = TopRoom { namespace, room: RoomName::whole_namespace(), count: u64::MAX, error: 0 };
             query::write_top(&mut out, id, *by, 0, &[room.clone(), room]);
             Vec::new()

@@ -92,16 +92,16 @@ const TURN: (&str, &str) =
     ("roomcast_turn_seconds", "Time that turns of the core's loop took, of those that did something.");
 const STAGE: (&str, &str) = (
     "roomcast_stage_seconds",
-    "Time that events took, by stage: owner, from their line's coming in until their room's owner had them; member, from \
-     there to the outboxes of a core's members; socket, from there until all of these sockets that take bytes had them; \
-     total, all of it. Of one event in 64, and of each that comes 10 ms or more after the last such one.",
+    "Time that events took, by stage: owner, from their line's coming in until their room's owner had them; member, \
+     from there to the outboxes of a core's members; socket, from there until all of these sockets that take bytes had \
+     them; total, all of it. Of one event in 64, and of each that comes 10 ms or more after the last such one.",
 );
 const SEND_FRAMES: (&str, &str) = ("roomcast_send_frames", "Frames that one send to a WebSocket completed.");
 const BATCH_SENDS: (&str, &str) = ("roomcast_batch_sends", "Sends that one call to the kernel carried.");
 const RING: (&str, &str) = (
     "roomcast_ring_messages",
-    "Messages found in the fullest ring to this core, or for itself, by plane: publish, to owners; deliver, to members. \
-     In one of 16 turns, if there were any.",
+    "Messages found in the fullest ring to this core, or for itself, by plane: publish, to owners; deliver, to \
+     members. In one of 17 turns, if there were any.",
 );
 
 histograms! {
@@ -216,8 +216,8 @@ pub const BY_ROOMS: &[(&str, &str)] = &[(
      pattern of rooms.",
 )];
 
-/// What operators' limits refused, with a `limit` label: the limit's key in the config. It is counted from [`BY_REASON`],
-/// so that one number tells of a limit whatever it refuses.
+/// What operators' limits refused, with a `limit` label: the limit's key in the config. It is counted from
+/// [`BY_REASON`], so that one number tells of a limit whatever it refuses.
 pub const LIMIT_REFUSALS: (&str, &str) =
     ("roomcast_limit_refusals_total", "What a limit of the config refused, by the limit's key.");
 
@@ -273,15 +273,19 @@ pub mod limits {
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room's name that is too long, or none.
     pub const ROOM_NAME: &str = "room_name";
 
-    /// Counts by reason, each with the key of the limit that it is about; see [`LIMIT_REFUSALS`](super::LIMIT_REFUSALS).
-    pub const KEYS: [(&str, &str, &str); 17] = [
+    /// Counts by reason, each with the key of the limit that it is about: see
+    /// [`LIMIT_REFUSALS`](super::LIMIT_REFUSALS).
+    pub const KEYS: [(&str, &str, &str); 20] = [
         (super::HTTP_REFUSED, CONNECTIONS_PER_IP, "connections_per_ip_max"),
         (super::HTTP_REFUSED, HANDSHAKES_PER_IP, "handshakes_per_ip_per_s"),
         (super::HTTP_REFUSED, HANDSHAKES, "handshakes_per_s"),
         (super::HTTP_REFUSED, HANDSHAKE_TIMEOUT, "handshake_ms_max"),
         (super::HTTP_REFUSED, BODY_TIMEOUT, "request_body_ms_max"),
         (super::HTTP_REFUSED, "too_long", "http_head_bytes_max"),
-        (super::HTTP_REFUSED, "body_too_large", "message_bytes_max"),
+        (super::HTTP_REFUSED, "body_too_long", "message_bytes_max"),
+        (super::CLIENT_ERRORS, "too_big", "message_bytes_max"),
+        (super::CLIENT_ERRORS, "too_large", "packet_bytes_max"),
+        (super::CLIENT_ERRORS, "too_many_attachments", "attachments_max"),
         (super::HTTP_REFUSED, INBOXES_BYTES, "inboxes_bytes_max"),
         (super::RULE_REFUSALS, INBOXES_BYTES, "inboxes_bytes_max"),
         (super::RULE_REFUSALS, EVENTS_PER_SOCKET, "events_per_socket_per_s"),

@@ -1,6 +1,6 @@
 //! Who counts most, of any number of candidates and in memory that is bounded: the space-saving sketch (Metwally,
-//! Agrawal, El Abbadi: "Efficient computation of frequent and top-k elements in data streams", 2005). Does not know what
-//! is counted.
+//! Agrawal, El Abbadi: "Efficient computation of frequent and top-k elements in data streams", 2005). Does not know
+//! what is counted.
 
 /// What rooms are ranked by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub const CAPACITY: usize = 128;
 const _: () = assert!(CAPACITY <= 1 << u8::BITS);
 
 /// Counts of the candidates that may count most. When a candidate comes that is not held, it takes the place of the one
-/// that has least, and that one's count as well: so a count is never too low, and too high by at most what the place had
-/// before, which is held beside it.
+/// that has least, and that one's count as well: so a count is never too low, and too high by at most what the place
+/// had before, which is held beside it.
 #[derive(Clone, Debug)]
 pub struct Sketch<K> {
     /// The keyed hashes that the candidates are known by: two with the same hash are one.
@@ -168,6 +168,9 @@ mod tests {
     }
 
     proptest! {
+        // A case takes 10 ms.
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
         #[test]
         fn counts_are_within_their_errors_and_who_has_much_is_held(
             steps in prop::collection::vec((any::<u32>(), 1u64..100, any::<bool>()), 1..3000),

@@ -96,8 +96,8 @@ impl Finding {
     }
 }
 
-/// The first rooms of all cores, most first. Of a core that does not list a room, that room may have as much as the core
-/// says of all others: it is added to the count, and to its error.
+/// The first rooms of all cores, most first. Of a core that does not list a room, that room may have as much as the
+/// core says of all others: it is added to the count, and to its error.
 fn first(cores: &[TopFacts], limit: usize) -> Vec<TopRoom> {
     let others_max: u64 = cores.iter().map(|core| core.others_max).sum();
     let mut rooms: HashMap<(&str, &RoomName), (u64, u64)> = HashMap::new();

@@ -1,9 +1,9 @@
 //! Which rooms of a core get most: by deliveries, bytes and lag, over the last 8 to 16 seconds, in memory that does not
 //! grow with the rooms. Does not know who the members are, nor who wants to know.
 //!
-//! A group adds up what it has got and says so when that is a sixteenth of what the least room of the sketch has: a room
-//! below cannot matter, and an event in one of a million small rooms costs two additions. While there is a place for
-//! every room, each event is told at once, and all counts are exact.
+//! A group adds up what it has got and says so when that is a sixteenth of what the least room of the sketch has: a
+//! room below cannot matter, and an event in one of a million small rooms costs two additions. While there is a place
+//! for every room, each event is told at once, and all counts are exact.
 
 use crate::base::clock::Millis;
 use crate::base::frame::Encoding;
@@ -262,13 +262,17 @@ mod tests {
     }
 
     proptest! {
+        // A case takes 10 ms.
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
         #[test]
         fn what_a_room_got_is_within_its_estimate(
             steps in prop::collection::vec((0usize..2000, 1u64..200, 0u64..30, 0u8..20), 1..4000),
             often in 1usize..10,
         ) {
             const GROUPS: usize = Encoding::COUNT;
-            let rooms = rooms(2000);
+            static ROOMS: std::sync::LazyLock<Vec<RoomKey>> = std::sync::LazyLock::new(|| rooms(2000));
+            let rooms = &*ROOMS;
             let mut groups = vec![[Untold::default(); GROUPS]; rooms.len()];
             let mut busiest = Busiest::default();
             let mut truth: [HashMap<usize, [u64; 2]>; 2] = Default::default();

@@ -1,5 +1,5 @@
-//! What is measured of the way of events and of the rings, and which rooms get most. Reads no clock: times are those that
-//! [`Shard::set_instant`] was told, once for each read and once for each turn's deliveries.
+//! What is measured of the way of events and of the rings, and which rooms get most. Reads no clock: times are those
+//! that [`Shard::set_instant`] was told, once for each read and once for each turn's deliveries.
 
 use super::{Shard, TimerKey};
 use crate::base::clock::{Micros, Millis, Stamp};
@@ -13,8 +13,8 @@ const PAUSE_US: u64 = 10_000;
 /// Deliveries whose sends are waited for. More at a time are not timed to their end: as many wait for sends only while
 /// the core has far too much to do, which the others show.
 const AFLOAT_MAX: usize = 64;
-/// The rings are looked at in one of so many turns.
-const TURNS_PER_LOOK: u64 = 16;
+/// The rings are looked at in one of so many turns: a prime, as turns with messages may come in some rhythm.
+const TURNS_PER_LOOK: u64 = 17;
 /// How often the ranks of rooms are made anew, as long as any of them gets anything: with full sketches it takes 20 µs.
 const RANK_MS: u64 = 1000;
 

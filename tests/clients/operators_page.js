@@ -71,6 +71,12 @@ async function numbersMove(tab, publisher, cores) {
   await shows(tab, "#cores-rows", /[1-9]\d* %/);
   assert.match(await tab.do(() => document.getElementById("chart-line").getAttribute("d")), /^M[\d.]+ [\d.]+L/);
   await until(() => tab.do(() => /now [1-9]/.test(document.getElementById("chart").getAttribute("aria-label"))));
+  await shows(tab, "#busiest-rows", /^route:7\s+\/\s+[1-9]/);
+  await tab.do(() => {
+    document.getElementById("busiest-by").value = "bytes";
+    document.getElementById("busiest-by").dispatchEvent(new Event("change"));
+  });
+  await shows(tab, "#busiest-rows", /^route:7\s+\/\s+[1-9].* [KM]?B$/);
   going = false;
   await flood;
   await shows(tab, '[data-tile="deliveries"]', "0");

@@ -2,7 +2,7 @@
 //! this.
 
 use super::{Described, Kind, all};
-use crate::base::counters::{TOP_RANKS, limits};
+use crate::base::counters::limits;
 use std::fmt::Write as _;
 
 /// Metrics that belong together: a title, and each with what to do with it.
@@ -103,8 +103,8 @@ const SECTIONS: [Section; 11] = [
             ),
             (
                 "roomcast_stage_seconds",
-                "`total` is what clients feel, without the network. Its largest stage says where to look: owner, a busy \
-                 owner; member, full rings or busy member cores; socket, more to send than the core has time for.",
+                "`total` is what clients feel, without the network. Its largest stage says where to look: owner, a \
+                 busy owner; member, full rings or busy member cores; socket, more to send than the core has time for.",
             ),
             ("roomcast_turns_total", "A core that spins makes many of them; see `roomcast_turn_seconds` for work."),
             ("roomcast_sleeps_total", "None while it is busy or spins between bursts."),
@@ -130,8 +130,8 @@ const SECTIONS: [Section; 11] = [
             ("roomcast_lagging_sessions", "How many clients are behind now."),
             (
                 "roomcast_slow_consumers_total",
-                "`disconnect` by the default policy, `dropped` and `conflated` by the rooms' own, `shed` when memory was \
-                 short. Many at once: a network in between; always some: their lines are too slow for the rooms.",
+                "`disconnect` by the default policy, `dropped` and `conflated` by the rooms' own, `shed` when memory \
+                 was short. Many at once: a network in between; always some: their lines are too slow for the rooms.",
             ),
             ("roomcast_inbox_bytes", "Watch it against `limits.inboxes_bytes_max`."),
         ],
@@ -216,42 +216,46 @@ pub fn reference() -> String {
     for (metric, reason, key) in limits::KEYS {
         put(format_args!("| `{key}` | `{metric}` | `{reason}` |\n"));
     }
-    put(format_args!("{}", tail()));
+    out.push_str(TAIL);
     out
 }
 
 const HEAD: &str = "\
 # Metrics
 
-`GET /metrics` on the operators' port (`ops.listen`, `127.0.0.1:3200`) answers with Prometheus text. This page is generated
-from the code; `ROOMCAST_BLESS=1 cargo test --test metrics_reference` writes it anew.
+`GET /metrics` on the operators' port (`ops.listen`, `127.0.0.1:3200`) answers with Prometheus text. This page is
+generated from the code; `ROOMCAST_BLESS=1 cargo test --test metrics_reference` writes it anew.
 
-* [`prometheus.yml`](prometheus.yml) is a scrape config to copy, [`alerts.yml`](alerts.yml) alert rules with what to do about
-  each, [`grafana-dashboard.json`](grafana-dashboard.json) a dashboard to import (Dashboards → New → Import).
-* Every core counts for itself: nearly all metrics have a label `core`, and `sum by (…)` makes one number of them. One core
-  that differs from the others is worth a look. Cores publish every 100 ms and before they sleep.
-* No label has a room's or a client's name, so the number of series is bounded: some 350 for each core. Which rooms get most,
-  by name, says `GET /api/top`.
+* [`prometheus.yml`](prometheus.yml) is a scrape config to copy, [`alerts.yml`](alerts.yml) alert rules with what to do
+  about each, [`grafana-dashboard.json`](grafana-dashboard.json) a dashboard to import (Dashboards, New, Import).
+* Every core counts for itself: nearly all metrics have a label `core`, and `sum by (…)` makes one number of them. One
+  core that differs from the others is worth a look. Cores publish every 100 ms and before they sleep.
+* No label has a room's or a client's name, so the number of series is bounded: some 350 for each core. Which rooms get
+  most, by name, says `GET /api/top`.
 * A series with `reason`, `outcome` or `status` appears when it has happened for the first time.
 * Histograms have bounds by factors of two: a quantile is exact to a factor of two, and mostly much better. Times are in
   seconds.
 ";
 
-fn tail() -> String {
-    format!(
-        "\n## The busiest rooms\n\n`GET /api/top?by=deliveries&limit=10` (`by=bytes`, `by=lag`), or the publishers' line \
-         `{{\"op\":\"top\",\"by\":\"deliveries\",\"limit\":10,\"id\":1}}`, names the rooms of all namespaces that get most, over the last 8 \
-         to 16 s:\n\n```json\n{{\"ok\":true,\"by\":\"deliveries\",\"seconds\":12.500,\"rooms\":[\n  \
-         {{\"ns\":\"/\",\"room\":\"a\",\"count\":125,\"error\":0,\"per_second\":10.00}}]}}\n```\n\n\
-         * `count` is never too low, and too high by at most `error`: each core keeps the 128 rooms that may count most (a \
-         space-saving sketch). While a core has to do with fewer, `error` is 0.\n\
-         * `deliveries` are frames appended to members' outboxes, `bytes` their bytes. `lag` is the bytes of events that came \
-         to members who lag, whatever became of them: waiting, dropped, conflated, or the member was disconnected. A member \
-         lags from the event that finds its outbox full (`limits.outbox_bytes_max`) until the outbox is empty again.\n\
-         * `room` is null for events to all sockets of a namespace. What goes to a single socket by its id is not listed.\n\
-         * `roomcast_top_room_…_per_second` has the same by `rank`, 1 to {TOP_RANKS}, for each core and without names.\n"
-    )
-}
+const TAIL: &str = "
+## The busiest rooms
+
+`GET /api/top?by=deliveries&limit=10` names the rooms of all namespaces that get most, over the last 8 to 16 s; so does
+the publishers' line `{\"op\":\"top\",\"by\":\"deliveries\",\"limit\":10,\"id\":1}`:
+
+```json
+{\"ok\":true,\"by\":\"deliveries\",\"seconds\":12.500,\"rooms\":[
+  {\"ns\":\"/\",\"room\":\"a\",\"count\":125,\"error\":0,\"per_second\":10.00}]}
+```
+
+* `by` is `deliveries` (frames appended to members' outboxes), `bytes` (of these), or `lag`: the bytes of events that came
+  to members who lag, whatever became of them: waiting, dropped, conflated, or the member was disconnected. A member lags
+  from the event that finds its outbox full (`limits.outbox_bytes_max`) until the outbox is empty again.
+* `count` is never too low, and too high by at most `error`: each core keeps the 128 rooms that may count most (a
+  space-saving sketch). While a core has to do with fewer, `error` is 0.
+* `room` is null for events to all sockets of a namespace. What goes to a single socket by its id is not listed.
+* `roomcast_top_room_…_per_second` has the first five of each core, by `rank` and without names.
+";
 
 fn row(metric: &Described, advice: &str) -> String {
     let kind = match metric.kind {
@@ -270,12 +274,13 @@ fn unit(name: &str) -> &'static str {
     [("_bytes_per_second", "bytes/s"), ("_per_second", "1/s"), ("_bytes", "bytes"), ("_seconds", "seconds")]
         .into_iter()
         .find(|(end, _)| name.ends_with(end))
-        .map_or("1", |(_, unit)| unit)
+        .map_or("count", |(_, unit)| unit)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::counters::TOP_RANKS;
 
     #[test]
     fn every_metric_stands_in_one_section() {
@@ -286,6 +291,7 @@ mod tests {
         let missing: Vec<_> = known.iter().filter(|name| !named.contains(name)).collect();
         assert!(missing.is_empty(), "say in SECTIONS what is to be done with {missing:?}");
         assert_eq!(named, known, "no metric is unknown or named twice");
+        assert_eq!(TOP_RANKS, 5, "TAIL says five");
         assert!(!reference().contains("||") && reference().lines().all(|line| !line.ends_with(' ')));
     }
 }

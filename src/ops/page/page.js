@@ -12,6 +12,7 @@ const fine = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 const count = (n) => (n < 100_000 ? whole.format(Math.round(n)) : compact.format(n));
 const perSecond = (n) => (n > 0 && n < 10 ? fine.format(n) : count(n));
+const many = (n, what) => `${n < 10_000 ? whole.format(n) : compact.format(n)} ${what}${n === 1 ? "" : "s"}`;
 const percent = (part) => `${Math.round(Math.min(part, 1) * 100)} %`;
 
 function bytes(n) {
@@ -296,14 +297,14 @@ function showNumbers(sum) {
   const most = Math.max(...busy, 0);
   tile("connections", count(sum("connections")));
   const polling = sum("polling");
-  sub("connections", polling ? `${compact.format(polling)} polling` : `${compact.format(sum("sockets"))} sockets`);
+  sub("connections", polling ? `${compact.format(polling)} polling` : many(sum("sockets"), "socket"));
   for (const name of ["deliveries", "events"]) tile(name, known ? perSecond(total(name)) : "–");
   tile("bytes", known ? bytes(total("bytes")) : "–");
   tile("busy", known ? percent(most) : "–");
   mark(document.querySelector('[data-tile="busy"]'), known ? most : 0);
   sub("busy", known && latest.cores.length > 1 ? `core ${busy.indexOf(most)} of ${latest.cores.length}` : "of one");
   tile("rooms", count(sum("rooms")));
-  sub("rooms", `${count(sum("publishers"))} publisher${sum("publishers") === 1 ? "" : "s"}`);
+  sub("rooms", many(sum("publishers"), "publisher"));
   tile("waiting", bytes(sum("waiting_bytes")));
   tile("memory", bytes(latest.memory_bytes));
   const up = `up ${duration(latest.at - started)}`;

@@ -1,5 +1,5 @@
-//! What publishers can ask about (`"op":"stats"`, `"rooms"`, `"room"`, `"socket"`, `"top"`) and what they are told. Does
-//! not know where the facts come from.
+//! What publishers can ask about (`"op":"stats"`, `"rooms"`, `"room"`, `"socket"`, `"top"`) and what they are told.
+//! Does not know where the facts come from.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use crate::proto::json;
 pub const ROOMS_MAX: usize = 1000;
 /// And without a limit of the publisher's own.
 const ROOMS_DEFAULT: usize = 100;
-/// Rooms in an answer to what gets most: as many as one core's sketch holds, so that those in the middle are not made up.
+/// Rooms in an answer to what gets most: no more than one core's sketch holds.
 pub const TOP_MAX: usize = 100;
 const TOP_DEFAULT: usize = 10;
 
