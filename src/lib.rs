@@ -3,6 +3,7 @@
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod ingest;
 pub mod mesh;
 pub mod net;
