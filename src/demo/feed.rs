@@ -151,7 +151,7 @@ impl Feed {
             deliveries_per_s: rate(done.deliveries, before.deliveries),
             timestamp: timestamp(SystemTime::now()),
         };
-        let line = timetable::line(connection.next_id(), "/", Vec::new(), "FIGURES", &figures);
+        let line = timetable::line(connection.next_id(), "/", Vec::new(), None, "FIGURES", &figures);
         connection.publish(&[line])
     }
 

@@ -135,11 +135,14 @@ impl Day {
         if event.on_board {
             rooms.push(format!("station:{}", stop.station.code));
         }
+        // One key for both rooms: a train's room keeps the last event of each of its stops by it, a station's of each train.
+        let key = Some(format!("{}@{}", train.number, stop.station.code));
         let minutes = SimTime::of_minutes(u32::from(event.late));
         line(
             id,
             "/",
             rooms,
+            key,
             stop_event(event.change),
             &StopData {
                 train_no: &train.number,
@@ -192,7 +195,7 @@ impl Day {
         };
         let to = room.clone();
         let data = NoteData { to: &to, train_no: number, coach: &coach, berth, text: &text, at: at.hh_mm(), timestamp };
-        line(id, "/", vec![room], event, &data)
+        line(id, "/", vec![room], None, event, &data)
     }
 }
 
@@ -242,12 +245,19 @@ fn seat_line(event: &SeatEvent, id: u64, timestamp: &str) -> String {
             departure: event.departs.hh_mm(),
         },
     };
-    line(id, "/seats", vec![format!("route:{}", route.id)], "seat_update", &data)
+    line(id, "/seats", vec![format!("route:{}", route.id)], None, "seat_update", &data)
 }
 
 /// A line of the publishers' protocol.
-pub(super) fn line(id: u64, ns: &str, rooms: Vec<String>, event: &str, data: &impl Serialize) -> String {
-    let line = Line { id, ns, rooms, event, data };
+pub(super) fn line(
+    id: u64,
+    ns: &str,
+    rooms: Vec<String>,
+    key: Option<String>,
+    event: &str,
+    data: &impl Serialize,
+) -> String {
+    let line = Line { id, ns, rooms, key, event, data };
     simd_json::to_string(&line).unwrap_or_else(|error| unreachable!("texts and numbers are JSON: {error}"))
 }
 
@@ -258,6 +268,9 @@ struct Line<'a, D: Serialize> {
     /// None: the whole namespace.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rooms: Vec<String>,
+    /// None: the room's class knows where it stands in the data, or nobody keeps the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
     event: &'a str,
     data: &'a D,
 }
@@ -361,9 +374,9 @@ mod tests {
             }
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();
             let kind = line["data"]["eventType"].as_str().or(line["event"].as_str()).unwrap().to_owned();
-            first_of
-                .entry(kind)
-                .or_insert_with(|| format!("{} {} {}", line["ns"].as_str().unwrap(), line["rooms"], line["data"]));
+            first_of.entry(kind).or_insert_with(|| {
+                format!("{} {} {} {}", line["ns"].as_str().unwrap(), line["rooms"], line["key"], line["data"])
+            });
         }
         for (kind, words) in [
             ("seat_reserved", &["/seats ", "route:", "\"ticketId\":\"T", "\"gender\":\"", "\"price\":"][..]),
@@ -371,7 +384,7 @@ mod tests {
             ("seat_cancelled", &["\"pnrNumber\":\""]),
             ("seat_suspended", &["\"departure\":\""]),
             ("seat_available", &["\"fromCity\":\"Pune\""]),
-            ("SCHEDULED", &["/ ", "train:", "\"status\":\"expected\""]),
+            ("SCHEDULED", &["/ ", "train:", "@", "\"status\":\"expected\""]),
             ("DELAY_UPDATE", &["\"delayMin\":"]),
             ("PLATFORM_CHANGE", &["station:", "\"platform\":"]),
             ("STATION_ARRIVAL", &["station:", "\"status\":\"arrived\""]),

@@ -93,7 +93,7 @@ const figures = {
     if (latencies.length === 0) return;
     const shown = (ms) => (Math.max(ms, 0) < 10 ? Math.max(ms, 0).toFixed(1) : Math.round(ms).toString());
     say($("f-latency"), shown(latencies[latencies.length >> 1]));
-    say($("f-worst"), `median of 10 s, at most ${shown(latencies[latencies.length - 1])} ms`);
+    say($("f-worst"), `median of 10 s; ${shown(latencies[Math.floor(latencies.length * 0.95)])} ms for 95 of 100`);
   },
   second() {
     this.perSecond.push(this.count);
@@ -448,7 +448,7 @@ const trains = {
     const item = make("li", "", time, make("span", "", String(text)), make("small", "", whom ?? "to all", `, ${type}`));
     item.dataset.to = scope;
     $("notes").prepend(item);
-    while ($("notes").childElementCount > 6) $("notes").lastChild.remove();
+    while ($("notes").childElementCount > 4) $("notes").lastChild.remove();
   },
 };
 
