@@ -1,5 +1,5 @@
-//! `roomcast demo`: one command, and there is something to see, by the official clients and in a browser; and it ends as
-//! the server does.
+//! `roomcast demo`: one command, and there is something to see, by the official clients and in a browser; and it ends
+//! as the server does.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! A day of bookings: which seats of which bus people take, hold, pay for and give back. Does not know how anybody is told.
+//! A day of bookings: which seats of which bus people take, hold, pay for and give back. Does not know how anybody is
+//! told.
 
 use super::dice::Dice;
 use super::places::SEATS;

@@ -1,5 +1,5 @@
-//! The demo's backend: publishes the simulated day to the publishers' port, as any backend would, at a speed of its own.
-//! Knows the line protocol and nothing else of the server.
+//! The demo's backend: publishes the simulated day to the publishers' port, as any backend would, at a speed of its
+//! own. Knows the line protocol and nothing else of the server.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
-//! `roomcast demo`: the server with two of the systems that it is made for, a simulated feed, and a page that shows both
-//! live; the first thing that a visitor runs. Does not know the command line.
+//! `roomcast demo`: the server with two of the systems that it is made for, a simulated feed, and a page that shows
+//! both live; the first thing that a visitor runs. Does not know the command line.
 
 pub mod buses;
 pub mod dice;
@@ -229,12 +229,12 @@ mod tests {
     #[test]
     fn it_stays_on_loopback() {
         check_loopback(&Options { page: "[::1]:0".parse().unwrap(), ..options() }).unwrap();
-        let everywhere = Some("0.0.0.0:3000".parse().unwrap());
+        let everywhere: SocketAddr = "0.0.0.0:3000".parse().unwrap();
         for (flag, options) in [
-            ("--page 0.0.0.0:3000", Options { page: everywhere.unwrap(), ..options() }),
-            ("--listen 0.0.0.0:3000", Options { listen: everywhere, ..options() }),
-            ("--ingest 0.0.0.0:3000", Options { ingest: everywhere, ..options() }),
-            ("--admin 0.0.0.0:3000", Options { admin: everywhere, ..options() }),
+            ("--page 0.0.0.0:3000", Options { page: everywhere, ..options() }),
+            ("--listen 0.0.0.0:3000", Options { listen: Some(everywhere), ..options() }),
+            ("--ingest 0.0.0.0:3000", Options { ingest: Some(everywhere), ..options() }),
+            ("--admin 0.0.0.0:3000", Options { admin: Some(everywhere), ..options() }),
         ] {
             let error = check_loopback(&options).unwrap_err();
             assert!(error.starts_with(flag) && error.contains("127.0.0.1:3000"), "{error}");

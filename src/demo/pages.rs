@@ -13,7 +13,8 @@ const CONNECTIONS_MAX: usize = 64;
 /// For a request's head and for what follows it, each.
 const PATIENCE: Duration = Duration::from_secs(5);
 const HEAD_BYTES_MAX: usize = 8192;
-/// What a client still sends after its request is thrown away, so that the answer is not lost to a reset: so much of it.
+/// What a client still sends after its request is thrown away, so that the answer is not lost to a reset: so much of
+/// it.
 const DISCARDED_BYTES_MAX: usize = 64 << 10;
 
 /// The page's files: where, what kind, what.

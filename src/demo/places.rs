@@ -1,4 +1,5 @@
-//! Where the demo's trains and buses go: stations, lines and routes, as they are on a map. Does not know when anything runs.
+//! Where the demo's trains and buses go: stations, lines and routes, as they are on a map. Does not know when anything
+//! runs.
 
 /// A railway station.
 #[derive(Debug, PartialEq, Eq)]

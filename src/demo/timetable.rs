@@ -135,7 +135,8 @@ impl Day {
         if event.on_board {
             rooms.push(format!("station:{}", stop.station.code));
         }
-        // One key for both rooms: a train's room keeps the last event of each of its stops by it, a station's of each train.
+        // One key for both rooms: by it a train's room keeps the last event of each of its stops, a station's of each
+        // train.
         let key = Some(format!("{}@{}", train.number, stop.station.code));
         let minutes = SimTime::of_minutes(u32::from(event.late));
         line(

@@ -1,5 +1,5 @@
-//! A day of trains: the timetable, which is the same every day, and what becomes of it on one. Does not know how anybody
-//! is told.
+//! A day of trains: the timetable, which is the same every day, and what becomes of it on one. Does not know how
+//! anybody is told.
 
 use super::dice::Dice;
 use super::places::{LINES, Line, Station, station_of};
@@ -185,9 +185,12 @@ enum Happening {
     Cancelled,
 }
 
+/// Things with their times, in the order of time.
+pub type Timed<T> = Vec<(SimTime, T)>;
+
 /// A train's day in the order of time: what is told of its stops, and what is told to few.
 #[must_use]
-pub fn day_of(seed: u64, day: u32, index: u16, train: &Train) -> (Vec<(SimTime, StopEvent)>, Vec<(SimTime, Note)>) {
+pub fn day_of(seed: u64, day: u32, index: u16, train: &Train) -> (Timed<StopEvent>, Timed<Note>) {
     let mut dice = Dice::new(seed, day, u32::from(index));
     let mut notes = Vec::new();
     let mut happenings = happenings(train, &mut dice);
@@ -218,7 +221,7 @@ pub fn day_of(seed: u64, day: u32, index: u16, train: &Train) -> (Vec<(SimTime, 
     (told(index, train, &happenings), notes)
 }
 
-fn happenings(train: &Train, dice: &mut Dice) -> Vec<(SimTime, Happening)> {
+fn happenings(train: &Train, dice: &mut Dice) -> Timed<Happening> {
     let minutes = SimTime::of_minutes;
     let (first, last) = (&train.stops[0], train.stops.len() - 1);
     let known = first.departs - minutes(KNOWN_MINUTES);
@@ -281,7 +284,7 @@ struct Known {
 }
 
 /// Goes through what happens in its order, and says what is news.
-fn told(index: u16, train: &Train, happenings: &[(SimTime, Happening)]) -> Vec<(SimTime, StopEvent)> {
+fn told(index: u16, train: &Train, happenings: &[(SimTime, Happening)]) -> Timed<StopEvent> {
     let mut stops: Vec<Known> =
         train.stops.iter().map(|stop| Known { late: 0, platform: stop.platform, status: Status::Expected }).collect();
     let mut events = Vec::new();

@@ -1,5 +1,5 @@
-// The demo's page: a bus by Socket.IO, trains by plain WebSocket, and what it costs. Knows the events of src/demo, and shows
-// nothing that did not come as one.
+// The demo's page: a bus by Socket.IO, trains by plain WebSocket, and what it costs. Knows the events of src/demo, and
+// shows nothing that did not come as one.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -31,7 +31,7 @@ const minutesOf = (hhmm) => Number(hhmm.slice(0, 2)) * 60 + Number(hhmm.slice(3,
 // Minutes from the clock to a time of day, the nearer way around midnight.
 function minutesTo(hhmm) {
   const now = Math.floor(clock.seconds() / 60);
-  return ((minutesOf(hhmm) - now + 720) % 1440 + 1440) % 1440 - 720;
+  return ((((minutesOf(hhmm) - now + 720) % 1440) + 1440) % 1440) - 720;
 }
 
 // ---- the simulated clock ----
@@ -103,7 +103,9 @@ const figures = {
     say($("f-received"), (last.reduce((sum, n) => sum + n, 0) / last.length).toFixed(1));
     // The first seconds have all that the rooms had kept.
     const ceiling = Math.max(4, ...this.perSecond.slice(3));
-    const points = this.perSecond.map((n, at) => `${at + 60 - this.perSecond.length},${19 - 18 * Math.min(n / ceiling, 1)}`);
+    const points = this.perSecond.map(
+      (n, at) => `${at + 60 - this.perSecond.length},${19 - 18 * Math.min(n / ceiling, 1)}`,
+    );
     document.querySelector("#spark polyline").setAttribute("points", points.join(" "));
   },
   server({ connections, rooms, eventsPerS, deliveriesPerS }) {
@@ -155,7 +157,12 @@ function link(id, isOn, text) {
 // ---- the bus ----
 
 const STATES = {
-  available: "free", reserved: "held", confirmed: "sold", cancelled: "returned", suspended: "blocked", none: "unknown",
+  available: "free",
+  reserved: "held",
+  confirmed: "sold",
+  cancelled: "returned",
+  suspended: "blocked",
+  none: "unknown",
 };
 
 const bus = {
@@ -261,7 +268,10 @@ const bus = {
     const sex = { F: "♀\ufe0e", M: "♂\ufe0e" }[gender] ?? "";
     say(seat.detail, state === "available" ? (price ? `₹${price}` : "free") : sex || "\u00a0");
     const whom = { F: ", a woman", M: ", a man" }[gender] ?? "";
-    seat.button.setAttribute("aria-label", `Seat ${number}, ${STATES[state] ?? state}${whom}${price ? `, ₹${price}` : ""}`);
+    seat.button.setAttribute(
+      "aria-label",
+      `Seat ${number}, ${STATES[state] ?? state}${whom}${price ? `, ₹${price}` : ""}`,
+    );
     return true;
   },
   summary() {
@@ -274,7 +284,8 @@ const bus = {
         $("bar").append(part);
       }
     }
-    for (const part of $("bar").children) part.style.width = `${(100 * counts[part.dataset.state]) / this.seats.size}%`;
+    for (const part of $("bar").children)
+      part.style.width = `${(100 * counts[part.dataset.state]) / this.seats.size}%`;
     for (const state of ["available", "reserved", "confirmed", "cancelled", "suspended"]) {
       say($(`n-${state}`), String(counts[state]));
     }
@@ -435,17 +446,30 @@ const trains = {
   },
   hint() {
     const { user } = this.plan;
-    say($("notes-hint"), this.isExaminer
-      ? `As a TTE you hear what only the examiners of this train, and those of all trains, are told, and what is for ${user} alone.`
-      : `As passenger ${user} you hear what is for you alone. Switch, and the page says IDENTIFY with another role.`);
+    say(
+      $("notes-hint"),
+      this.isExaminer
+        ? `As a TTE you hear what only the examiners of this train and of all trains are told, and what is for ${user}.`
+        : `As passenger ${user} you hear what is for you alone. Switch, and the page says IDENTIFY with another role.`,
+    );
   },
   note({ to = "", text, at, type, timestamp }) {
     figures.event(timestamp, false);
     rooms.event(to);
     const scope = to.split(":")[0];
-    const whom = { user: "to you alone", role: "to all examiners", train: `to the examiners of ${to.split(":")[1]}` }[scope];
+    const whom = {
+      user: "to you alone",
+      role: "to all examiners",
+      train: `to the examiners of ${to.split(":")[1]}`,
+    }[scope];
     const time = make("time", "", at ?? $("clock").textContent);
-    const item = make("li", "", time, make("span", "", String(text)), make("small", "", whom ?? "to all", `, ${type}`));
+    const item = make(
+      "li",
+      "",
+      time,
+      make("span", "", String(text)),
+      make("small", "", whom ?? "to all", `, ${type}`),
+    );
     item.dataset.to = scope;
     $("notes").prepend(item);
     while ($("notes").childElementCount > 4) $("notes").lastChild.remove();
@@ -467,7 +491,9 @@ function boardRow(message) {
       if (isLast && (minutesTo(at) < -4 || minutesTo(at) > 1)) return null;
       return { ...row, look: "here", text: isLast ? "Arrived" : "Boarding" };
     case "cancelled":
-      return minutesTo(scheduled) < -3 || minutesTo(scheduled) > 75 ? null : { ...row, look: "off", text: "Cancelled" };
+      return minutesTo(scheduled) < -3 || minutesTo(scheduled) > 75
+        ? null
+        : { ...row, look: "off", text: "Cancelled" };
     default:
       if (due < -3 || due > 75) return null;
       return delayMin > 0 ? { ...row, look: "late", text: expected } : row;
@@ -515,7 +541,8 @@ function boardView() {
       row = newRow(trainNo);
       trains.rows.set(trainNo, row);
     }
-    if ($("rows").children[position] !== row.item) $("rows").insertBefore(row.item, $("rows").children[position] ?? null);
+    if ($("rows").children[position] !== row.item)
+      $("rows").insertBefore(row.item, $("rows").children[position] ?? null);
     const isQuiet = isFirst || calm.matches;
     turn(row.time, message.scheduled, isQuiet);
     turn(row.platform, String(message.platform).padStart(2, "\u00a0"), isQuiet);
@@ -528,22 +555,31 @@ function boardView() {
     say(row.of, `${trainNo} ${message.train}`);
     row.button.dataset.look = look;
     row.button.setAttribute("aria-pressed", String(trainNo === trains.train));
-    row.button.setAttribute("aria-label",
+    row.button.setAttribute(
+      "aria-label",
       `${message.scheduled}, ${trainNo} ${message.train} ${row.name.textContent}, platform ${message.platform}, ` +
-      (look === "late" ? `expected ${message.expected}` : text));
+        (look === "late" ? `expected ${message.expected}` : text),
+    );
     if (calm.matches || isFirst) continue;
     const from = tops.get(trainNo);
     if (isNew) row.item.animate([{ opacity: 0 }, {}], { duration: 500 });
     else if (from !== undefined && from !== row.item.offsetTop) {
-      row.item.animate([{ transform: `translateY(${from - row.item.offsetTop}px)` }, {}], { duration: 380, easing: "ease-out" });
+      row.item.animate([{ transform: `translateY(${from - row.item.offsetTop}px)` }, {}], {
+        duration: 380,
+        easing: "ease-out",
+      });
     }
   }
   $("no-rows").hidden = shown.length > 0;
-  const isOver = trains.stops.size === 0 || [...trains.stops.values()].some(({ status, stop, stops }) => {
-    return status === "cancelled" || (status === "arrived" && stop === stops - 1);
-  });
+  const isOver =
+    trains.stops.size === 0 ||
+    [...trains.stops.values()].some(({ status, stop, stops }) => {
+      return status === "cancelled" || (status === "arrived" && stop === stops - 1);
+    });
   // A train that has not left yet has most of its way before it.
-  const next = shown.find(({ look, message: { stop, stops } }) => look !== "gone" && look !== "off" && stop < stops - 1);
+  const next = shown.find(
+    ({ look, message: { stop, stops } }) => look !== "gone" && look !== "off" && stop < stops - 1,
+  );
   if (!trains.isChosen && next && (trains.train === null || (trains.stops.size > 0 && isOver))) {
     trains.chooseTrain(next.message.trainNo);
   }
@@ -580,7 +616,8 @@ function trainView() {
       row.item = make("li", "", make("i"), make("b", "", stop.stationName), row.platform, row.times);
       trains.stopRows.set(stop.station, row);
     }
-    if ($("stops").children[position] !== row.item) $("stops").insertBefore(row.item, $("stops").children[position] ?? null);
+    if ($("stops").children[position] !== row.item)
+      $("stops").insertBefore(row.item, $("stops").children[position] ?? null);
     row.item.dataset.status = stop.status;
     if (row.knownPlatform !== undefined && row.knownPlatform !== stop.platform) replay(row.platform, "flash");
     row.knownPlatform = stop.platform;
@@ -589,9 +626,9 @@ function trainView() {
     if (row.key === key) continue;
     if (row.key !== undefined) replay(row.times, "flash");
     row.key = key;
-    row.times.replaceChildren(...(stop.delayMin > 0
-      ? [make("s", "", stop.scheduled), make("em", "", stop.expected)]
-      : [stop.scheduled]));
+    row.times.replaceChildren(
+      ...(stop.delayMin > 0 ? [make("s", "", stop.scheduled), make("em", "", stop.expected)] : [stop.scheduled]),
+    );
   }
   for (const [station, { item }] of trains.stopRows) {
     if (trains.stops.has(station)) continue;
@@ -624,9 +661,18 @@ function byHand() {
   const route = $("route").value || plan.routes[0].id;
   const seat = { routeId: route, seatNumber: "1A", eventType: "seat_suspended" };
   const note = { text: "Tea is ready in the pantry car", to: "role:TTE" };
-  const line = { ns: "/seats", room: `route:${route}`, event: "seat_update", data: { ...seat, seatNumber: "1B" }, id: 1 };
+  const line = {
+    ns: "/seats",
+    room: `route:${route}`,
+    event: "seat_update",
+    data: { ...seat, seatNumber: "1B" },
+    id: 1,
+  };
   const [host, port] = plan.ingest.split(/:(?=\d+$)/);
-  say($("cmd-seat"), `roomcast pub --ingest ${plan.ingest} --ns /seats route:${route} seat_update '${JSON.stringify(seat)}'`);
+  say(
+    $("cmd-seat"),
+    `roomcast pub --ingest ${plan.ingest} --ns /seats route:${route} seat_update '${JSON.stringify(seat)}'`,
+  );
   say($("cmd-tte"), `roomcast pub --ingest ${plan.ingest} role:TTE ANNOUNCEMENT '${JSON.stringify(note)}'`);
   say($("cmd-tcp"), `echo '${JSON.stringify(line)}' | nc -N ${host} ${port}`);
 }
@@ -637,11 +683,12 @@ function byHand() {
 const due = new Set();
 function later(view) {
   due.add(view);
-  if (due.size === 1) setTimeout(() => {
-    const views = [...due];
-    due.clear();
-    for (const view of views) view();
-  }, 60);
+  if (due.size === 1)
+    setTimeout(() => {
+      const views = [...due];
+      due.clear();
+      for (const view of views) view();
+    }, 60);
 }
 
 async function start() {
@@ -670,4 +717,7 @@ async function start() {
   setInterval(() => later(boardView), 1000);
 }
 
-start();
+start().catch((error) => {
+  console.error(error);
+  say($("no-rows"), "The demo does not answer. Start it again, and reload this page.");
+});
