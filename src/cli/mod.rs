@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod check;
+mod doctor;
 mod publish;
 mod tail;
 mod words;
@@ -56,6 +57,7 @@ fn run(command: Command) -> Result<(), String> {
             demo::run(demo::Options { page, listen, ingest, admin, cores, speed, ports_file, log })
         }
         Command::Check(check) => check::run(&check, &mut out),
+        Command::Doctor(doctor) => doctor::run(&doctor, &mut out),
         Command::Pub(publish) => publish::run(&publish, &mut io::stdin().lock(), &mut out, &mut err),
         Command::Tail(tail) => tail::run(&tail, &mut out, &mut err),
     }

@@ -1,6 +1,7 @@
 //! Listening sockets: one per core on the same port, so that the kernel spreads connections over cores; and a Unix
 //! socket, which one core listens on.
 
+use super::{steer, sys};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
@@ -22,6 +23,44 @@ pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {
         listeners.push(bind_one(address)?);
     }
     Ok(listeners)
+}
+
+/// Has new connections land on the core that their packets come in on: listener `i` of `listeners`, in the order of
+/// [`bind`], takes those that come in on processor `cpus[i]`. What comes in on another one is spread by the kernel.
+///
+/// # Errors
+/// The kernel refuses the program.
+pub fn steer(listeners: &[TcpListener], cpus: &[usize]) -> io::Result<()> {
+    debug_assert_eq!(listeners.len(), cpus.len());
+    listeners.first().map_or(Ok(()), |first| sys::steer(first, &steer::program(cpus)))
+}
+
+/// Whether one could listen at `address` and be alone there.
+///
+/// # Errors
+/// Somebody listens there, the address is not ours, or it is not for us to listen there.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    // Without SO_REUSEPORT it gets the address only if it is alone. It does not listen, so nobody is cut off.
+    let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    probe.set_reuse_address(true)?;
+    probe.bind(&SockAddr::from(address))
+}
+
+/// Waits until nobody listens at `address`. Listeners of one address and user share a group, in which the kernel counts
+/// them: a former process's would be counted first, and ours get other numbers as they go.
+///
+/// # Errors
+/// Somebody listens there and goes on, or the address is not ours.
+pub fn wait_until_free(address: SocketAddr) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match probe(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 2 * TRIES => tries += 1,
+            result => return result,
+        }
+        #[allow(clippy::disallowed_methods, reason = "at the start, before there are cores")]
+        std::thread::sleep(CUT_OFF / TRIES as u32);
+    }
 }
 
 /// A dead process's listeners are gone after this, even on a busy machine.

@@ -4,6 +4,7 @@ mod admit;
 mod client;
 mod conn;
 mod core;
+pub mod cpus;
 pub mod executor;
 mod flush;
 mod http;
@@ -12,6 +13,7 @@ pub mod listener;
 mod order;
 mod published;
 mod ring;
+pub mod steer;
 pub mod sys;
 pub mod wake;
 
@@ -19,6 +21,7 @@ pub use self::core::{Core, DrainProgress, Extra, Setup, Shared};
 pub use self::http::{HandOver, HandedOver};
 pub use self::order::Horizons;
 pub use self::published::Published;
+pub use self::ring::probe as probe_ring;
 
 use crate::proto::cors::Cors;
 use crate::proto::forwarded::TrustedProxies;

@@ -73,6 +73,14 @@ pub struct Ring {
     pub retries: u64,
 }
 
+/// Makes a ring as a core's and throws it away, to tell whether it can be had.
+///
+/// # Errors
+/// As [`Ring::new`].
+pub fn probe() -> io::Result<()> {
+    Ring::new(super::sys::eventfd()?).map(|_| ())
+}
+
 const ACCEPT: u64 = 1;
 const READ: u64 = 2;
 const WRITE: u64 = 3;

@@ -4,10 +4,10 @@ pub mod logging;
 
 use crate::base::clock::Millis;
 use crate::base::ids::Topology;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Steer};
 use crate::ingest::publisher::Desk;
 use crate::net::wake::Bells;
-use crate::net::{self, executor, listener};
+use crate::net::{self, cpus, executor, listener};
 use crate::ops::access::Access;
 use crate::ops::admin;
 use crate::ops::metrics::{CoreMetrics, Exporter};
@@ -77,12 +77,15 @@ pub fn run_and(
         }
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
-    let cpus = allowed_cpus();
+    let cpus = cpus::allowed();
     let cores = if config.server.cores == 0 { cpus.len() } else { config.server.cores };
     if cores > cpus.len() {
         tracing::warn!(cores, processors = cpus.len(), "more cores than processors: they are not pinned and share");
     }
-    let clients = bind("clients", "server.listen", config.server.listen, cores)?;
+    let clients = match config.server.steer {
+        Steer::Hash => bind("clients", "server.listen", config.server.listen, cores)?,
+        Steer::Cpu => bind_steered(config.server.listen, cores, &cpus)?,
+    };
     let publishers = bind("publishers", "ingest.listen", config.ingest.listen, cores)?;
     let address = |listeners: &[TcpListener]| {
         listeners[0].local_addr().map_err(|error| format!("cannot read back a listener's address: {error}"))
@@ -302,6 +305,31 @@ fn bind(whom: &str, key: &str, address: SocketAddr, cores: usize) -> Result<Vec<
     })
 }
 
+/// Listeners of clients, each of which gets the connections that come in on its core's processor.
+fn bind_steered(address: SocketAddr, cores: usize, cpus: &[usize]) -> Result<Vec<TcpListener>, String> {
+    let key = "server.steer = \"cpu\"";
+    let Some(cpus) = cpus.get(..cores) else {
+        return Err(format!(
+            "{key}: {cores} cores on {} processors are not pinned, so that no connection belongs to one; set \
+             server.cores to {0} at most, or server.steer to \"hash\"",
+            cpus.len()
+        ));
+    };
+    if address.port() != 0 {
+        listener::wait_until_free(address).map_err(|error| {
+            format!(
+                "cannot listen for clients on {address} alone (server.listen), as {key} needs: {error}; is another \
+                 process there?"
+            )
+        })?;
+    }
+    let listeners = bind("clients", "server.listen", address, cores)?;
+    listener::steer(&listeners, cpus).map_err(|error| {
+        format!("{key}: the kernel does not take the program: {error}; set server.steer to \"hash\"")
+    })?;
+    Ok(listeners)
+}
+
 fn bind_unix(path: &Path, mode: u32) -> Result<(TcpListener, listener::SocketFile), String> {
     listener::bind_unix(path, mode)
         .map_err(|error| format!("cannot listen for publishers on {} (ingest.unix): {error}", path.display()))
@@ -312,22 +340,6 @@ fn random<const N: usize>() -> Result<[u8; N], String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| format!("the system's random source fails: {error}"))?;
     Ok(bytes)
-}
-
-/// The processors that this process may run on.
-fn allowed_cpus() -> Vec<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("");
-    let cpus: Vec<usize> = list
-        .trim()
-        .split(',')
-        .filter_map(|range| {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            Some(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?)
-        })
-        .flatten()
-        .collect();
-    if cpus.is_empty() { (0..std::thread::available_parallelism().map_or(1, usize::from)).collect() } else { cpus }
 }
 
 /// Tells where the process listens, as JSON. Whoever sees the file sees all of it.
