@@ -119,6 +119,17 @@ fn no_line_of_the_feed_is_refused() {
     assert!(!said.contains("refuses"), "{said}");
 }
 
+/// As npm has it, less the last line, which names a source map.
+#[test]
+fn the_embedded_client_is_the_stock_one() {
+    let root = clients_folder().join("../..");
+    let embedded = fs::read_to_string(root.join("src/demo/page/socket.io.min.js")).unwrap();
+    let stock = clients_folder().join("node_modules/socket.io-client/dist/socket.io.min.js");
+    let stock = fs::read_to_string(stock).unwrap();
+    let (code, map) = stock.split_once("//# sourceMappingURL=").unwrap();
+    assert!(embedded == code && map.lines().count() == 1, "copy it anew from tests/clients/node_modules");
+}
+
 #[test]
 fn a_port_that_is_taken_is_named() {
     let demo = Demo::start(&["--cores", "1"]);

@@ -54,7 +54,8 @@ fn run(command: Command) -> Result<(), String> {
             drop((out, err));
             let cores = usize::from(cores.unwrap_or(0));
             let page = page.unwrap_or_else(demo::default_page);
-            demo::run(demo::Options { page, listen, ingest, admin, cores, speed, ports_file, log })
+            let program = std::env::args().next().unwrap_or_default();
+            demo::run(demo::Options { page, listen, ingest, admin, cores, speed, ports_file, log, program })
         }
         Command::Check(check) => check::run(&check, &mut out),
         Command::Doctor(doctor) => doctor::run(&doctor, &mut out),

@@ -49,6 +49,8 @@ pub struct Options {
     pub ports_file: Option<PathBuf>,
     /// What to log, if not what [`CONFIG`] says.
     pub log: Option<String>,
+    /// How this program was called, for the lines that people copy into another terminal.
+    pub program: String,
 }
 
 /// Where the page is unless somebody wants it elsewhere.
@@ -64,6 +66,7 @@ pub fn default_page() -> SocketAddr {
 pub fn run(options: Options) -> Result<(), String> {
     let Options { page, speed, ports_file, .. } = options.clone();
     check_loopback(&options)?;
+    let program = in_a_shell(&options.program).to_owned();
     let listener = TcpListener::bind(page).map_err(|error| {
         format!("cannot serve the page on {page} (--page): {error}; is another demo there? port 0 picks a free one")
     })?;
@@ -73,7 +76,7 @@ pub fn run(options: Options) -> Result<(), String> {
     let (_running, stop) = mpsc::channel();
     server::run_and(config, false, move |addresses| {
         let Addresses { listen, ingest, admin } = addresses;
-        let pages = pages::Pages::new(plan(addresses, speed), listen);
+        let pages = pages::Pages::new(plan(addresses, speed, &program), listen);
         start("demo-pages", move || pages.serve(&listener))?;
         let options = feed::Options { ingest, speed, seed: SEED, starts_at: STARTS_AT };
         start("demo-feed", move || feed::run(options, &stop))?;
@@ -82,7 +85,7 @@ pub fn run(options: Options) -> Result<(), String> {
             server::write_ports(&file, &ports)?;
         }
         // If nobody reads it, so be it: the page is there.
-        let _ = std::io::stdout().write_all(welcome(addresses, page, speed).as_bytes());
+        let _ = std::io::stdout().write_all(welcome(addresses, page, speed, &program).as_bytes());
         Ok(())
     })
 }
@@ -90,6 +93,12 @@ pub fn run(options: Options) -> Result<(), String> {
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), String> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     thread.map(drop).map_err(|error| format!("cannot start the demo's thread {name}: {error}"))
+}
+
+/// How to call the program in a shell; by its name alone if it was called in a way that a shell might read otherwise.
+fn in_a_shell(program: &str) -> &str {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    if !program.is_empty() && program.bytes().all(is_plain) { program } else { "roomcast" }
 }
 
 /// It lets everybody in and tells everybody everything.
@@ -132,12 +141,13 @@ fn config(options: &Options, page: SocketAddr) -> Config {
 }
 
 /// What the page must know, as JSON.
-fn plan(Addresses { listen, ingest, admin }: Addresses, speed: u32) -> String {
+fn plan(Addresses { listen, ingest, admin }: Addresses, speed: u32, program: &str) -> String {
     let plan = Plan {
         listen: listen.to_string(),
         ingest: ingest.to_string(),
         admin: admin.to_string(),
         speed,
+        program,
         user: DEMO_USER,
         rows: SEAT_ROWS,
         letters: SEAT_LETTERS.iter().collect(),
@@ -149,11 +159,12 @@ fn plan(Addresses { listen, ingest, admin }: Addresses, speed: u32) -> String {
 }
 
 #[derive(Serialize)]
-struct Plan {
+struct Plan<'a> {
     listen: String,
     ingest: String,
     admin: String,
     speed: u32,
+    program: &'a str,
     user: &'static str,
     rows: u8,
     letters: String,
@@ -176,7 +187,8 @@ struct PlanStation {
 }
 
 /// What stands on the terminal.
-fn welcome(Addresses { listen, ingest, admin }: Addresses, page: SocketAddr, speed: u32) -> String {
+fn welcome(addresses: Addresses, page: SocketAddr, speed: u32, program: &str) -> String {
+    let Addresses { listen, ingest, admin } = addresses;
     let routes = ROUTES.len();
     format!(
         r#"
@@ -190,7 +202,7 @@ roomcast demo: a day of 1000 trains and {routes} bus routes, {speed} times as fa
 
 Sell a seat by hand, and see it on the page:
 
-  roomcast pub --ingest {ingest} --ns /seats route:{route} seat_update \
+  {program} pub --ingest {ingest} --ns /seats route:{route} seat_update \
     '{{"routeId":"{route}","seatNumber":"1A","eventType":"seat_confirmed","metadata":{{"gender":"F"}}}}'
 
 Ctrl-C ends it.
@@ -205,8 +217,17 @@ mod tests {
     use super::*;
 
     fn options() -> Options {
-        let (listen, ingest, admin) = (None, None, None);
-        Options { page: default_page(), listen, ingest, admin, cores: 1, speed: 60, ports_file: None, log: None }
+        Options {
+            page: default_page(),
+            listen: None,
+            ingest: None,
+            admin: None,
+            cores: 1,
+            speed: 60,
+            ports_file: None,
+            log: None,
+            program: "roomcast".to_owned(),
+        }
     }
 
     #[test]
@@ -245,10 +266,14 @@ mod tests {
     fn what_people_and_the_page_are_told() {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let addresses = Addresses { listen: at(1), ingest: at(2), admin: at(3) };
-        let said = welcome(addresses, at(4), 60);
-        assert!(said.contains("http://127.0.0.1:4/") && said.contains("pub --ingest 127.0.0.1:2"), "{said}");
-        let plan: serde_json::Value = serde_json::from_str(&plan(addresses, 60)).unwrap();
+        let said = welcome(addresses, at(4), 60, in_a_shell("target/debug/roomcast"));
+        assert!(
+            said.contains("http://127.0.0.1:4/") && said.contains("\n  target/debug/roomcast pub --ingest 127.0.0.1:2"),
+            "{said}"
+        );
+        let plan: serde_json::Value =
+            serde_json::from_str(&plan(addresses, 60, in_a_shell("my files/roomcast"))).unwrap();
         assert_eq!((plan["listen"].as_str(), plan["letters"].as_str()), (Some("127.0.0.1:1"), Some("ABCD")));
-        assert_eq!(plan["routes"].as_array().unwrap().len(), ROUTES.len());
+        assert_eq!((plan["routes"].as_array().unwrap().len(), &plan["program"]), (ROUTES.len(), &"roomcast".into()));
     }
 }

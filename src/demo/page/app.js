@@ -671,9 +671,9 @@ function byHand() {
   const [host, port] = plan.ingest.split(/:(?=\d+$)/);
   say(
     $("cmd-seat"),
-    `roomcast pub --ingest ${plan.ingest} --ns /seats route:${route} seat_update '${JSON.stringify(seat)}'`,
+    `${plan.program} pub --ingest ${plan.ingest} --ns /seats route:${route} seat_update '${JSON.stringify(seat)}'`,
   );
-  say($("cmd-tte"), `roomcast pub --ingest ${plan.ingest} role:TTE ANNOUNCEMENT '${JSON.stringify(note)}'`);
+  say($("cmd-tte"), `${plan.program} pub --ingest ${plan.ingest} role:TTE ANNOUNCEMENT '${JSON.stringify(note)}'`);
   say($("cmd-tcp"), `echo '${JSON.stringify(line)}' | nc -N ${host} ${port}`);
 }
 
