@@ -99,8 +99,16 @@ fn what_cannot_be_steered_does_not_start() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
         command.args(["serve", "--cores", &cores.to_string(), "--listen", listen]);
         command.args(["--ingest", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"]).arg(dir.path("config.toml"));
-        let output = command.output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        let log = dir.path("log");
+        let mut child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+        let mut status = None;
+        wait_until("it ends, or serves although it should not", || {
+            status = child.try_wait().unwrap();
+            status.is_some() || fs::read_to_string(&log).unwrap().contains("is ready")
+        });
+        let _ = child.kill();
+        child.wait().unwrap();
+        (status.and_then(|status| status.code()), fs::read_to_string(&log).unwrap())
     };
     let allowed = sched_getaffinity(None).unwrap();
     let processors = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).count();

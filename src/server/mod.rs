@@ -1,11 +1,16 @@
 //! Wiring: cores, rings, listeners, signals, drain. The one place where everything meets.
 
 pub mod logging;
+mod manager;
+mod watchdog;
 
+use self::manager::Inherited;
+use self::watchdog::Watchdog;
 use crate::base::clock::Millis;
 use crate::base::ids::Topology;
 use crate::config::{Config, ConfigError, Steer};
 use crate::ingest::publisher::Desk;
+use crate::net::pulse::Pulses;
 use crate::net::wake::Bells;
 use crate::net::{self, cpus, executor, listener};
 use crate::ops::access::Access;
@@ -26,7 +31,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The most descriptors for which the kernel's table is made at the start: 2 MB.
 const DESCRIPTORS_RESERVED: u64 = 1 << 18;
@@ -60,11 +65,17 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
 /// # Errors
 /// As [`run`], and those of `ready_then`.
 pub fn run_and(
-    config: Config,
+    mut config: Config,
     development: bool,
     ready_then: impl FnOnce(Addresses) -> Result<(), String>,
 ) -> Result<(), String> {
     logging::install(&config.log)?;
+    let inherited = Inherited::take()?;
+    if let Some(Inherited { address, .. }) = inherited {
+        tracing::info!(%address, "clients come in by the service manager's socket, not by server.listen");
+        config.server.listen = address;
+        config.check_exposure().map_err(|error| format!("the socket of LISTEN_FDS: {error}"))?;
+    }
     // Before any thread starts: every thread inherits the mask, and none but this one is told.
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -82,10 +93,13 @@ pub fn run_and(
     if cores > cpus.len() {
         tracing::warn!(cores, processors = cpus.len(), "more cores than processors: they are not pinned and share");
     }
-    let clients = match config.server.steer {
-        Steer::Hash => bind("clients", "server.listen", config.server.listen, cores)?,
-        Steer::Cpu => bind_steered(config.server.listen, cores, &cpus)?,
+    let (clients, shares_clients) = match (&inherited, config.server.steer) {
+        (Some(inherited), _) => inherited.deal(cores)?,
+        (None, Steer::Hash) => (bind("clients", "server.listen", config.server.listen, cores)?, false),
+        (None, Steer::Cpu) => (bind_steered(config.server.listen, cores, &cpus)?, false),
     };
+    // The cores have their own descriptors of them, and close them when they drain.
+    drop(inherited);
     let publishers = bind("publishers", "ingest.listen", config.ingest.listen, cores)?;
     let address = |listeners: &[TcpListener]| {
         listeners[0].local_addr().map_err(|error| format!("cannot read back a listener's address: {error}"))
@@ -125,6 +139,7 @@ pub fn run_and(
         draining: AtomicBool::new(false),
         drain: net::DrainProgress::new(cores),
         horizons: net::Horizons::new(cores),
+        pulses: Pulses::new(cores),
         polling: AtomicUsize::new(0),
         budget: Budget::new(cores, config.limits.outboxes_bytes_max),
         inboxes: Arc::new(inboxes::Budget::new(cores, config.limits.inboxes_bytes_max)),
@@ -149,7 +164,7 @@ pub fn run_and(
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
             let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
-            let ends = (port, handovers, clients, publishers, extra);
+            let ends = (port, handovers, clients, shares_clients, publishers, extra);
             match start_core(index, &config, topology, ends, desk, shared, seed, first_epoch) {
                 Ok(core) => {
                     // The receiver waits for one word from each core.
@@ -182,15 +197,27 @@ pub fn run_and(
         "roomcast is ready"
     );
     ready_then(addresses)?;
+    let _watchdog = match manager::watchdog() {
+        Some(patience) => Some(Watchdog::start(shared.clone(), patience, manager::alive)?),
+        None => None,
+    };
+    let status = format!("serving clients on {listen}, cores: {cores}");
+    manager::ready(&status);
 
     let signal = loop {
         match signals.forever().next() {
-            Some(SIGHUP) => reload(&config, &shared),
+            Some(SIGHUP) => {
+                manager::reloading();
+                reload(&config, &shared);
+                manager::ready(&status);
+            }
             Some(SIGINT) => break "SIGINT",
             _ => break "SIGTERM",
         }
     };
     tracing::info!(signal, drain_ms_max = config.server.drain_ms_max, "draining");
+    let drain_max = Duration::from_millis(config.server.drain_ms_max);
+    manager::stopping(drain_max, &format!("draining, for {drain_max:?} at most"));
     draining.store(true, Ordering::SeqCst);
     shared.draining.store(true, Ordering::SeqCst);
     shared.bells.ring_all();
@@ -244,6 +271,7 @@ type Ends = (
     mesh::Port<shard::messages::Up, shard::messages::Down>,
     mesh::Plane<net::HandOver>,
     TcpListener,
+    bool,
     TcpListener,
     net::Extra,
 );
@@ -253,7 +281,7 @@ fn start_core(
     index: usize,
     config: &Config,
     topology: Topology,
-    (port, handovers, clients, publishers, extra): Ends,
+    (port, handovers, clients, shares_clients, publishers, extra): Ends,
     desk: Desk,
     shared: Arc<net::Shared>,
     seed: [u8; 32],
@@ -269,6 +297,7 @@ fn start_core(
         shard,
         desk,
         clients,
+        shares_clients,
         publishers,
         extra,
         handovers,
