@@ -282,7 +282,7 @@ fn health_and_http(cores: usize) {
     assert!(metrics.head.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{}", metrics.head);
     for (request, status) in [
         ("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405),
         ("DELETE /health HTTP/1.1\r\nHost: x\r\n\r\n", 405),
         ("HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n", 200),

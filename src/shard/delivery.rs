@@ -10,7 +10,7 @@ use crate::base::clock::{Millis, Stamp};
 use crate::base::counters;
 use crate::base::event::{Encodable, Event};
 use crate::base::frame::{Encoding, Frame};
-use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
+use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, Offset, RoomKey, RoomName, SlotRef, SocketId};
 use crate::proto::{json, line, raw, socketio};
 use crate::room::busiest::Delivered;
 use crate::room::members::{GroupRef, LocalRooms, Member};
@@ -241,6 +241,7 @@ impl Shard {
                 self.port.down.send(core, Down::Deliver { group, offset, frame, manner: manner.clone(), stamp });
             }
             self.counters.events_ordered += 1;
+            self.show(key, offset, &event.event);
             self.receipt(receipt, *room, offset);
             self.keep(key, &event, now);
             return;
@@ -276,6 +277,7 @@ impl Shard {
                 by_core[self.core.index()].get_or_insert_with(empty).sockets.push((socket, encoding));
             }
             self.counters.events_ordered += 1;
+            self.show(key, offset, &event.event);
             self.receipt(receipt, *room, offset);
             self.keep(key, event, now);
         }
@@ -297,6 +299,13 @@ impl Shard {
                 });
             }
             self.port.down.send(CoreId::new(core), Down::DeliverMany(Box::new(many)));
+        }
+    }
+
+    /// Shows an event that was appended to the room to those who watch.
+    fn show(&mut self, room: &RoomKey, offset: Offset, event: &Event) {
+        if self.tap.is_open() {
+            self.tap.see(name_of(&self.namespaces, event.namespace_ref()), room.name.as_str(), offset, event);
         }
     }
 
@@ -478,7 +487,7 @@ impl Shard {
         }
     }
 
-    fn receipt(&mut self, to: Option<ReceiptTo>, room: u32, offset: crate::base::ids::Offset) {
+    fn receipt(&mut self, to: Option<ReceiptTo>, room: u32, offset: Offset) {
         if let Some(to) = to {
             self.port.down.send(to.core, Down::Receipt { to, room, offset });
         }

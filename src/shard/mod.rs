@@ -11,6 +11,7 @@ mod limits;
 pub mod messages;
 mod queries;
 mod slow;
+pub mod tap;
 mod timing;
 mod transports;
 
@@ -291,6 +292,8 @@ pub struct Shard {
     spare_sets: Vec<HashSet<SlotRef>>,
     /// Sessions whose outbox was full during the present delivery.
     overflown: Vec<u32>,
+    /// What operators watch of the events that this core orders.
+    pub tap: tap::View,
     /// Sockets that the present event is not for, kept for the set's memory.
     excepted: HashSet<u32>,
     /// Counts events for several owners, to tell them apart.
@@ -377,6 +380,7 @@ impl Shard {
             parts: HashMap::new(),
             spare_sets: Vec::new(),
             overflown: Vec::new(),
+            tap: tap::View::default(),
             excepted: HashSet::new(),
             next_part: 0,
             timers: Wheel::new(now),
