@@ -76,7 +76,7 @@ impl Shard {
         self.counters.histograms.stage_member.note_ns(stamp.since_owned_us(self.instant) * 1000);
         let afloat = &mut self.timing.afloat;
         if count > 0 && afloat.len() < AFLOAT_MAX {
-            let until = self.outboxes.taken() + self.outboxes.dirty_len() as u64;
+            let until = self.outboxes.visited() + self.outboxes.dirty_len() as u64;
             afloat.push_back(Afloat { stamp, delivered: self.instant, until });
         }
     }
@@ -85,13 +85,13 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn awaits_sends(&self) -> bool {
-        self.timing.afloat.front().is_some_and(|afloat| afloat.until <= self.outboxes.taken())
+        self.timing.afloat.front().is_some_and(|afloat| afloat.until <= self.outboxes.visited())
     }
 
     /// All that was taken from the outboxes so far has been sent by now.
     pub fn sent(&mut self, now: Micros) {
         while let Some(Afloat { stamp, delivered, .. }) =
-            self.timing.afloat.pop_front_if(|afloat| afloat.until <= self.outboxes.taken())
+            self.timing.afloat.pop_front_if(|afloat| afloat.until <= self.outboxes.visited())
         {
             self.counters.histograms.stage_socket.note_ns(now.0.saturating_sub(delivered.0) * 1000);
             self.counters.histograms.stage_total.note_ns(stamp.age_us(now) * 1000);
