@@ -94,7 +94,8 @@ fn counted() -> BTreeMap<String, BTreeSet<String>> {
         let pattern_of = Regex::new(pattern).unwrap();
         let mut found = false;
         for (_, text) in sources.iter().filter(|(path, _)| path.contains(place)) {
-            for reason in pattern_of.captures_iter(text).flat_map(|captures| quoted(captures.get(1).unwrap().as_str())) {
+            for reason in pattern_of.captures_iter(text).flat_map(|captures| quoted(captures.get(1).unwrap().as_str()))
+            {
                 found = true;
                 add(metric, reason);
             }

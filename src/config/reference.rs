@@ -127,7 +127,9 @@ pub fn reference() -> String {
 
 fn write_key(out: &mut String, section: &Section, key: &Key) {
     let path = format!("{}.{}", section.path, key.name);
-    let _ = write!(out, "\n### `{path}`\n\n{}", key.kind);
+    // A table has the same name as its own section.
+    let own = table_of(&path);
+    let _ = write!(out, "\n### `{path}`{}\n\n{}", own.map_or("", |_| " (table)"), key.kind);
     if let Some(bounds) = bounds_of(&path) {
         let _ = write!(out, ", {bounds}");
     }
@@ -136,11 +138,19 @@ fn write_key(out: &mut String, section: &Section, key: &Key) {
         Otherwise::Unset(text) => write!(out, " · default: {text}"),
         Otherwise::Required => write!(out, " · required"),
     };
-    let _ = write!(out, "\n\n{}\n", wrapped(key.text));
+    let more = own.map(|own| format!("See [`{}`](#{}).", own.header, anchor(own.header)));
+    let text = [key.text, more.as_deref().unwrap_or_default()].join(" ");
+    let _ = write!(out, "\n\n{}\n", wrapped(text.trim()));
     if !key.beyond.is_empty() {
         let _ = write!(out, "\n{}\n", wrapped(&format!("**Beyond:** {}", key.beyond)));
     }
     let _ = write!(out, "\n```toml\n{} = {}\n```\n", key.name, key.example);
+}
+
+/// The section of a key that is a table. A rule is a rule, whatever it is for.
+fn table_of(path: &str) -> Option<&'static Section> {
+    let path = path.replace(".connect.", ".on.");
+    sections::REFERENCE.iter().find(|section| section.path == path)
 }
 
 /// The text in lines that can be read as they are. Code is not taken apart, and lines that are there stay.
@@ -225,11 +235,9 @@ mod tests {
 
     #[test]
     fn every_table_in_a_table_has_a_section() {
-        let is_section = |path: &str| REFERENCE.iter().any(|section| section.path == path);
-        for (section, key) in all_keys().filter(|(_, key)| key.kind.starts_with("table")) {
-            let own = format!("{}.{}", section.path, key.name);
-            // A rule is a rule, whatever it is for.
-            assert!(is_section(&own) || is_section(&own.replace(".connect.", ".on.")), "{own}");
+        for (section, key) in all_keys() {
+            let path = format!("{}.{}", section.path, key.name);
+            assert_eq!(key.kind.starts_with("table"), table_of(&path).is_some(), "{path}");
         }
         for section in REFERENCE {
             let Some((parent, name)) = section.path.rsplit_once('.') else { continue };
@@ -298,9 +306,11 @@ mod tests {
     #[test]
     fn sentences_end() {
         for (section, key) in all_keys() {
+            let path = format!("{}.{}", section.path, key.name);
             for text in [key.text, key.beyond].into_iter().filter(|text| !text.is_empty()) {
-                assert!(text.ends_with('.'), "{}.{}: {text}", section.path, key.name);
+                assert!(text.ends_with('.'), "{path}: {text}");
             }
+            assert!(!key.text.is_empty() || table_of(&path).is_some(), "{path}");
         }
     }
 }

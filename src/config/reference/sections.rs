@@ -197,7 +197,7 @@ pub(super) const REFERENCE: &[Section] = &[
                  `roomcast_auth_refusals_total`.",
             )
             .with("key = [{ jwks = \"keys/jwks.json\" }]"),
-            key("key", TABLES, Value("[]"), "[{ jwks = \"keys/jwks.json\" }]", "See below."),
+            key("key", TABLES, Value("[]"), "[{ jwks = \"keys/jwks.json\" }]", ""),
         ],
     },
     Section {
@@ -357,7 +357,7 @@ pub(super) const REFERENCE: &[Section] = &[
             )
             .beyond("the answer is 403."),
             key("service", STRING, Value("\"roomcast\""), "\"seats\"", "What `/health` calls the server."),
-            key("alias", TABLES, Value("[]"), "[{ path = \"/stats\", kind = \"socket-stats\" }]", "See below."),
+            key("alias", TABLES, Value("[]"), "[{ path = \"/stats\", kind = \"socket-stats\" }]", ""),
         ],
     },
     Section {
@@ -790,10 +790,10 @@ pub(super) const REFERENCE: &[Section] = &[
                  counted, `roomcast_rule_refusals_total{reason=\"unknown_event\"}`.",
             )
             .with("name = \"/\""),
-            key("rooms", TABLES, Value("[]"), "[{ match = [\"*\"], key = \"data.id\" }]", "See below.")
+            key("rooms", TABLES, Value("[]"), "[{ match = [\"*\"], key = \"data.id\" }]", "")
                 .with("name = \"/\""),
-            key("connect", TABLES, Value("[]"), "[{ join = [\"lobby\"] }]", "See below.").with("name = \"/\""),
-            key("on", TABLES, Value("[]"), "[{ event = \"hello\" }]", "See below.").with("name = \"/\""),
+            key("connect", TABLES, Value("[]"), "[{ join = [\"lobby\"] }]", "").with("name = \"/\""),
+            key("on", TABLES, Value("[]"), "[{ event = \"hello\" }]", "").with("name = \"/\""),
         ],
     },
     Section {
@@ -841,8 +841,8 @@ pub(super) const REFERENCE: &[Section] = &[
     },
     Section {
         path: "namespace.rooms.snapshot",
-        header: "snapshot = { … }",
-        text: "In `[[namespace.rooms]]`: bounds of what one room keeps.",
+        header: "[namespace.rooms.snapshot]",
+        text: "`snapshot = { … }` in `[[namespace.rooms]]`: bounds of what one room keeps.",
         frame: "[[namespace]]\nname = \"/\"\n[[namespace.rooms]]\nmatch = [\"*\"]\n[namespace.rooms.snapshot]\n@",
         keys: &[
             key("keys_max", NUMBER, Value("1000"), "100", "Keys of one room.").beyond(
@@ -892,7 +892,7 @@ pub(super) const REFERENCE: &[Section] = &[
                 "Socket.IO clients get `connect_error`, plain WebSockets are closed with 4403, \
                  `roomcast_rule_refusals_total{reason=\"connect\"}`.",
             ),
-            key("error", TABLE, Unset("a reason of roomcast's own"), "{ message = \"Not yours\" }", "See below."),
+            key("error", TABLE, Unset("a reason of roomcast's own"), "{ message = \"Not yours\" }", ""),
             key(
                 "set",
                 "values by name, as for `data`",
@@ -961,7 +961,7 @@ pub(super) const REFERENCE: &[Section] = &[
                 "The message is refused unless this holds. An error in it refuses.",
             )
             .beyond("the event `error`, `roomcast_rule_refusals_total{reason=\"event\"}`."),
-            key("error", TABLE, Unset("a reason of roomcast's own"), "{ message = \"Not your train\" }", "See below."),
+            key("error", TABLE, Unset("a reason of roomcast's own"), "{ message = \"Not your train\" }", ""),
             key(
                 "set",
                 "values by name, as for `data`",
@@ -1006,8 +1006,8 @@ pub(super) const REFERENCE: &[Section] = &[
     },
     Section {
         path: "namespace.on.error",
-        header: "error = { … }",
-        text: "In `[[namespace.connect]]` and `[[namespace.on]]`: what a client hears whom `allow` refuses. On connecting, \
+        header: "[namespace.on.error]",
+        text: "`error = { … }` in `[[namespace.connect]]` and `[[namespace.on]]`: what a client hears whom `allow` refuses. On connecting, \
                Socket.IO clients find it as `err.message` and `err.data` in `connect_error`; plain WebSockets get it as \
                the event `error` and, `message` alone, as the reason of the close.",
         frame: "[[namespace]]\nname = \"/\"\n[[namespace.on]]\nevent = \"e\"\n[namespace.on.error]\n@",
@@ -1018,8 +1018,8 @@ pub(super) const REFERENCE: &[Section] = &[
     },
     Section {
         path: "namespace.on.reply",
-        header: "reply = { … }",
-        text: "In `[[namespace.connect]]` and `[[namespace.on]]`: an event for the client itself.",
+        header: "[[namespace.on.reply]]",
+        text: "`reply = { … }` in `[[namespace.connect]]` and `[[namespace.on]]`: an event for the client itself.",
         frame: "[[namespace]]\nname = \"/\"\n[[namespace.on]]\nevent = \"e\"\n[[namespace.on.reply]]\n@",
         keys: &[
             key("event", TEMPLATE, Required, "\"subscribed\"", "The event's name."),
@@ -1029,8 +1029,8 @@ pub(super) const REFERENCE: &[Section] = &[
     },
     Section {
         path: "namespace.on.emit",
-        header: "emit = { … }",
-        text: "In `[[namespace.connect]]` and `[[namespace.on]]`: an event that a client causes for others. It takes a \
+        header: "[[namespace.on.emit]]",
+        text: "`emit = { … }` in `[[namespace.connect]]` and `[[namespace.on]]`: an event that a client causes for others. It takes a \
                publisher's way from there; while the cores' rings are full, the client's next message waits.",
         frame: "[[namespace]]\nname = \"/\"\n[[namespace.on]]\nevent = \"e\"\n[[namespace.on.emit]]\n@",
         keys: &[
