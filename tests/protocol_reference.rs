@@ -1,5 +1,5 @@
-//! `docs/protocol.md` and the other pages against the code: every reason that is counted and every close code stands in its
-//! table, every line that they show is one, and every metric and reason that they name is there.
+//! `docs/protocol.md` and the other pages against the code: every reason that is counted and every close code stands in
+//! its table, every line that they show is one, and every metric and reason that they name is there.
 
 use regex::Regex;
 use roomcast::base::counters::{BY_REASON, BY_ROOMS, Counters};
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where code counts or names a reason: a part of the file's path, a pattern whose first group is the reason (or several of
-/// them, in quotes), and the metric. Whoever counts in another way adds it here.
+/// Where code counts or names a reason: a part of the file's path, a pattern whose first group is the reason (or several
+/// of them, in quotes), and the metric. Whoever counts in another way adds it here.
 const SITES: &[(&str, &str, &str)] = &[
     ("proto/http/mod.rs", LABELS, "roomcast_http_refused_total"),
     ("proto/http/body.rs", LABELS, "roomcast_http_refused_total"),
@@ -89,7 +89,9 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn counted() -> BTreeMap<String, BTreeSet<String>> {
     let sources = sources();
     let mut counted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut add = |metric: &str, reason: &str| drop(counted.entry(metric.into()).or_default().insert(reason.into()));
+    let mut add = |metric: &str, reason: &str| {
+        counted.entry(metric.to_owned()).or_default().insert(reason.to_owned());
+    };
     for (place, pattern, metric) in SITES {
         let pattern_of = Regex::new(pattern).unwrap();
         let mut found = false;

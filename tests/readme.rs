@@ -1,5 +1,5 @@
-//! What the README shows works as it stands there: the ways to publish reach a client, the browsers' ways get an event, the
-//! configs are some, and what `roomcast check` is asked it answers.
+//! What the README shows works as it stands there: the ways to publish reach a client, the browsers' ways get an event,
+//! the configs are some, and what `roomcast check` is asked it answers.
 
 mod common;
 
@@ -126,7 +126,7 @@ fn both_ways_of_browsers_get_the_event() {
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let line = || lines.recv_timeout(common::LIMIT).unwrap_or_else(|error| panic!("{error}:\n{snippet}"));
         assert_eq!(line(), joined);
-        publisher.send(r#"{"room":"news","event":"headline","data":{"title":"hello"}}"#);
+        publisher.line(r#"{"room":"news","event":"headline","data":{"title":"hello"}}"#);
         assert_eq!(line(), shown);
         child.kill().unwrap();
         child.wait().unwrap();

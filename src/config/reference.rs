@@ -16,7 +16,7 @@ struct Section {
     header: &'static str,
     /// What it is about, in Markdown.
     text: &'static str,
-    /// The smallest config that has this table, with an `@` where its keys are.
+    /// The smallest config that has this table, with an `@` where its keys are: for examples.
     frame: &'static str,
     keys: &'static [Key],
 }
@@ -82,13 +82,14 @@ const COLUMNS_MAX: usize = 120;
 const INTRODUCTION: &str = "\
 # Config reference
 
-Generated from [`src/config/reference`](../src/config/reference/sections.rs); `tests/config_reference.rs` holds it to the
-code. The same keys with a comment each, ready to be copied, stand in
-[`src/config/development.toml`](../src/config/development.toml), five whole configs in [`examples/`](../examples/README.md).
+Generated from [`src/config/reference`](../src/config/reference/sections.rs); `tests/config_reference.rs` holds it to
+the code. The same keys with a comment each, ready to be copied, stand in
+[`src/config/development.toml`](../src/config/development.toml), five whole configs in
+[`examples/`](../examples/README.md).
 
 The config is one TOML file, named by `--config FILE` or `ROOMCAST_CONFIG`. Without one, roomcast starts with
-`development.toml`: every client may join every room, on loopback only. A few keys can also be set from outside; flags win
-over variables, variables over the file:
+`development.toml`: every client may join every room, on loopback only. A few keys can also be set from outside; flags
+win over variables, variables over the file:
 
 | key | flag | variable |
 |---|---|---|
@@ -98,13 +99,15 @@ over variables, variables over the file:
 | `ops.listen` | `--admin` | `ROOMCAST_ADMIN` |
 | `log.level` | `--log` | `ROOMCAST_LOG` |
 
-An unknown key, a wrong type and a number out of bounds are refused at start with file, line, column, key, value and what would
-be right; `roomcast check FILE` says the same without starting anything, and otherwise tells in words what the file means.
-Numbers may be written as TOML allows: `1_000_000`, `0x10`. Units stand at the end of a key: `_ms` milliseconds, `_s` seconds,
-`_bytes` bytes, `_per_s` a second.
+Port 0 picks a free port; the start-up line and `--ports-file FILE` tell which.
 
-**Beyond** says what happens to whoever goes beyond a bound. Reasons in `{…}` are labels of the metric; codes and reasons are
-explained in [protocol.md](protocol.md#counters-by-reason).
+An unknown key, a wrong type and a number out of bounds are refused at start with file, line, column, key, value and
+what would be right; `roomcast check FILE` says the same without starting anything, and otherwise tells in words what the
+file means. Numbers may be written as TOML allows: `1_000_000`, `0x10`. Units stand at the end of a key: `_ms` milliseconds,
+`_s` seconds, `_bytes` bytes, `_per_s` a second.
+
+**Beyond** says what happens to whoever goes beyond a bound. Reasons in `{…}` are labels of the metric; codes and
+reasons are explained in [protocol.md](protocol.md#counters-by-reason). Examples are whole configs as far as the key goes.
 
 ";
 
@@ -144,7 +147,18 @@ fn write_key(out: &mut String, section: &Section, key: &Key) {
     if !key.beyond.is_empty() {
         let _ = write!(out, "\n{}\n", wrapped(&format!("**Beyond:** {}", key.beyond)));
     }
-    let _ = write!(out, "\n```toml\n{} = {}\n```\n", key.name, key.example);
+    let line = format!("{} = {}\n{}", key.name, key.example, key.with);
+    let _ = write!(out, "\n```toml\n{}\n```\n", with(section, "", &line).trim_end());
+}
+
+/// A config with this section, in which `lines` stand besides what must be there, but for one key.
+fn with(section: &Section, but: &str, lines: &str) -> String {
+    let is_needed = |key: &&Key| {
+        matches!(key.otherwise, Otherwise::Required) && key.name != but && !lines.contains(&format!("{} = ", key.name))
+    };
+    let needed = section.keys.iter().filter(is_needed);
+    let needed: String = needed.map(|key| format!("{} = {}\n", key.name, key.example)).collect();
+    section.frame.replace('@', &(needed + lines))
 }
 
 /// The section of a key that is a table. A rule is a rule, whatever it is for.
@@ -193,18 +207,6 @@ mod tests {
         let message = Config::parse(text, "f").expect_err(text).message;
         let keys = message.strip_prefix("there is no such key; the keys here are ");
         keys.unwrap_or_else(|| panic!("{text}: {message}")).split(", ").map(str::to_owned).collect()
-    }
-
-    /// A config with this section, in which `lines` stand besides what must be there.
-    fn with(section: &Section, but: &str, lines: &str) -> String {
-        let mut text = String::new();
-        for other in section.keys.iter().filter(|other| other.name != but) {
-            if matches!(other.otherwise, Otherwise::Required) && !lines.contains(&format!("{} = ", other.name)) {
-                text.push_str(&format!("{} = {}\n", other.name, other.example));
-            }
-        }
-        text.push_str(lines);
-        section.frame.replace('@', &text)
     }
 
     fn all_keys() -> impl Iterator<Item = (&'static Section, &'static Key)> {
@@ -266,7 +268,7 @@ mod tests {
     #[test]
     fn examples_are_valid_and_say_something() {
         for (section, key) in all_keys() {
-            let line = format!("{} = {}\n{}\n", key.name, key.example, key.with);
+            let line = format!("{} = {}\n{}", key.name, key.example, key.with);
             let example = meaning(&with(section, "", &line));
             if let Otherwise::Value(_) = key.otherwise {
                 let without = meaning(&with(section, key.name, &format!("{}\n", key.with)));

@@ -2,7 +2,7 @@
 //! checked, and the tests of the module above hold names, defaults and examples to the code.
 
 use super::Otherwise::{Required, Unset, Value};
-use super::{Key, Section, key};
+use super::{Section, key};
 
 /// What values are. A key with this one has bounds.
 pub(super) const NUMBER: &str = "whole number";
@@ -41,16 +41,16 @@ pub(super) const REFERENCE: &[Section] = &[
                 NUMBER,
                 Value("0"),
                 "4",
-                "Cores to run on, each with a thread of its own that is pinned to a processor; 0 for all processors that \
-                 the process may use. More cores than processors are not pinned, and the log warns.",
+                "Cores to run on, each with a thread of its own that is pinned to a processor; 0 for all processors \
+                 that the process may use. More cores than processors are not pinned, and the log warns.",
             ),
             key(
                 "drain_ms_max",
                 NUMBER,
                 Value("10_000"),
                 "30_000",
-                "From SIGTERM or SIGINT until all connections are closed. A third of it is for what is under way, a third \
-                 for closing one client after the other, the rest for the last ones' answers.",
+                "From SIGTERM or SIGINT until all connections are closed. A third of it is for what is under way, a \
+                 third for closing one client after the other, the rest for the last ones' answers.",
             )
             .beyond(
                 "connections that are left are closed without a close frame, \
@@ -69,17 +69,17 @@ pub(super) const REFERENCE: &[Section] = &[
                 STRINGS,
                 Value("[]"),
                 "[\"10.0.0.0/8\", \"fd00::/8\"]",
-                "Addresses and networks of proxies whose `X-Forwarded-For` counts. The list in the header is read from \
-                 its end; the first address that is not trusted is the client's, for rules (`ip`) and for limits by \
-                 address.",
+                "Addresses and networks of proxies whose `X-Forwarded-For` counts. The list in the header is read \
+                 from its end; the first address that is not trusted is the client's, for rules (`ip`) and for \
+                 limits by address.",
             ),
         ],
     },
     Section {
         path: "cors",
         header: "[cors]",
-        text: "Which pages of other origins may poll over HTTP and open WebSockets. Programs send no `Origin` and are \
-               not asked for one.",
+        text: "Which pages of other origins may poll over HTTP and open WebSockets. Programs send no `Origin` and \
+               are not asked for one.",
         frame: "[cors]\n@",
         keys: &[
             key(
@@ -87,14 +87,15 @@ pub(super) const REFERENCE: &[Section] = &[
                 STRINGS,
                 Value("[]"),
                 "[\"https://app.example\", \"https://*.example.com\", \"http://localhost:*\"]",
-                "Origins as browsers write them: no slash at the end, no default port. A `*` stands for a part of the \
-                 host or for any port; `\"null\"` is the origin of files and sandboxed frames; `\"*\"` alone is any \
-                 origin. With an empty list responses have no CORS headers: pages of the server's own origin can poll, \
-                 and all pages can open WebSockets. Without `--config` pages of `localhost` and `127.0.0.1` are let in.",
+                "Origins as browsers write them: no slash at the end, no default port. A `*` stands for a part of \
+                 the host or for any port; `\"null\"` is the origin of files and sandboxed frames; `\"*\"` alone is \
+                 any origin. With an empty list responses have no CORS headers: pages of the server's own origin can \
+                 poll, and all pages can open WebSockets. Without `--config` pages of `localhost` and `127.0.0.1` \
+                 are let in.",
             )
             .beyond(
-                "a page of another origin cannot read responses, as its browser keeps them from it, and gets 403 for a \
-                 WebSocket, `roomcast_http_refused_total{reason=\"origin\"}`.",
+                "a page of another origin cannot read responses, as its browser keeps them from it, and gets 403 for \
+                 a WebSocket, `roomcast_http_refused_total{reason=\"origin\"}`.",
             ),
             key(
                 "credentials",
@@ -130,8 +131,8 @@ pub(super) const REFERENCE: &[Section] = &[
     Section {
         path: "auth",
         header: "[auth]",
-        text: "Who clients are: JSON Web Tokens, verified by keys in files. Rules read what a token says as `claims`. \
-               Without an `[[auth.key]]` tokens have no meaning. A token may have at most 16 KB.",
+        text: "Who clients are: JSON Web Tokens, verified by keys in files. Rules read what a token says as \
+               `claims`. Without an `[[auth.key]]` tokens have no meaning. A token may have at most 16 KB.",
         frame: "[auth]\n@",
         keys: &[
             key(
@@ -142,8 +143,8 @@ pub(super) const REFERENCE: &[Section] = &[
                 "True: no namespace takes a client without a valid token, but for those with `require = false`.",
             )
             .beyond(
-                "Socket.IO clients get `connect_error` with `err.data.code`; plain WebSockets get the event `error` and \
-                 are closed with 4401; `roomcast_auth_refusals_total` counts both by the same code, such as \
+                "Socket.IO clients get `connect_error` with `err.data.code`; plain WebSockets get the event `error` \
+                 and are closed with 4401; `roomcast_auth_refusals_total` counts both by the same code, such as \
                  `{reason=\"token_missing\"}`.",
             )
             .with("key = [{ jwks = \"keys/jwks.json\" }]"),
@@ -152,10 +153,10 @@ pub(super) const REFERENCE: &[Section] = &[
                 STRINGS,
                 Value("[\"auth.token\", \"authorization\", \"query.token\", \"cookie.token\"]"),
                 "[\"auth.token\", \"cookie.session\"]",
-                "Where a token may be. The first place that has one is used, alone. `auth.PATH` is in the payload that \
-                 Socket.IO clients connect with, `authorization` the header after `Bearer`, `query.NAME` a parameter of \
-                 the URL, `cookie.NAME` a cookie. Cookies count for pages of the server's own origin, and for \
-                 `cors.origins` with `cors.credentials`. Rules never see the token itself.",
+                "Where a token may be. The first place that has one is used, alone. `auth.PATH` is in the payload \
+                 that Socket.IO clients connect with, `authorization` the header after `Bearer`, `query.NAME` a \
+                 parameter of the URL, `cookie.NAME` a cookie. Cookies count for pages of the server's own origin, \
+                 and for `cors.origins` with `cors.credentials`. Rules never see the token itself.",
             ),
             key(
                 "audience",
@@ -178,19 +179,20 @@ pub(super) const REFERENCE: &[Section] = &[
                 NUMBER,
                 Value("5"),
                 "30",
-                "By how much clocks may differ: a token holds so much longer than `exp`, and from so much before `nbf`.",
+                "By how much clocks may differ: a token holds so much longer than `exp`, and from so much before \
+                 `nbf`.",
             )
             .beyond(
-                "a connecting client is refused with `token_expired` or `token_not_yet_valid`; a socket is disconnected \
-                 when its token ends, plain WebSockets with 4401, `roomcast_tokens_expired_total`.",
+                "a connecting client is refused with `token_expired` or `token_not_yet_valid`; a socket is \
+                 disconnected when its token ends, plain WebSockets with 4401, `roomcast_tokens_expired_total`.",
             ),
             key(
                 "refresh_event",
                 STRING,
                 Unset("none"),
                 "\"refresh_token\"",
-                "A client's event whose data is a new token, or `{\"token\":…}`, for the same `sub`. Its acknowledgement \
-                 is `{\"ok\":true,\"expires_at\":…}`. Rules do not see the event.",
+                "A client's event whose data is a new token, or `{\"token\":…}`, for the same `sub`. Its \
+                 acknowledgement is `{\"ok\":true,\"expires_at\":…}`. Rules do not see the event.",
             )
             .beyond(
                 "a bad token changes nothing; the client gets it told in the acknowledgement or the event `error`, \
@@ -203,8 +205,8 @@ pub(super) const REFERENCE: &[Section] = &[
     Section {
         path: "auth.key",
         header: "[[auth.key]]",
-        text: "A key that tokens are signed by, or a set of them; any of at most 32 may have signed. Files have at most \
-               1 MiB. SIGHUP has all of them read again: all are taken, or, if one is bad, none.",
+        text: "A key that tokens are signed by, or a set of them; any of at most 32 may have signed. Files have at \
+               most 1 MiB. SIGHUP has all of them read again: all are taken, or, if one is bad, none.",
         frame: "[[auth.key]]\n@",
         keys: &[
             key(
@@ -228,8 +230,8 @@ pub(super) const REFERENCE: &[Section] = &[
                 FILE,
                 Unset("required unless `jwks` is there"),
                 "\"keys/issuer.pem\"",
-                "A public key in PEM; for HS256 the secret, without the last line's end. A secret of less than 32 bytes \
-                 is warned of.",
+                "A public key in PEM; for HS256 the secret, without the last line's end. A secret of less than 32 \
+                 bytes is warned of.",
             )
             .with("algorithm = \"RS256\""),
             key(
@@ -267,12 +269,12 @@ pub(super) const REFERENCE: &[Section] = &[
                 FILE,
                 Value("\"\""),
                 "\"publish.token\"",
-                "A file with a token of 16 to 1024 bytes, which whoever comes in over TCP must say in the first line, \
-                 `{\"op\":\"auth\",\"token\":\"…\"}`; empty: nobody need.",
+                "A file with a token of 16 to 1024 bytes, which whoever comes in over TCP must say in the first \
+                 line, `{\"op\":\"auth\",\"token\":\"…\"}`; empty: nobody need.",
             )
             .beyond(
-                "who says it wrongly, or something else first, or nothing for `limits.handshake_ms_max`, is sent away: \
-                 `roomcast_publisher_closes_total{reason=\"token_invalid\"}`, `{reason=\"auth_missing\"}`, \
+                "who says it wrongly, or something else first, or nothing for `limits.handshake_ms_max`, is sent \
+                 away: `roomcast_publisher_closes_total{reason=\"token_invalid\"}`, `{reason=\"auth_missing\"}`, \
                  `{reason=\"auth_timeout\"}`.",
             ),
             key(
@@ -280,8 +282,8 @@ pub(super) const REFERENCE: &[Section] = &[
                 FILE,
                 Value("\"\""),
                 "\"/run/roomcast/publish.sock\"",
-                "A Unix socket for publishers of this host besides; empty: none. Its mode guards it: no token is asked \
-                 for.",
+                "A Unix socket for publishers of this host besides; empty: none. Its mode guards it: no token is \
+                 asked for.",
             ),
             key("unix_mode", "file mode in octal", Value("\"0660\""), "\"0600\"", "That socket's file mode."),
             key("line_bytes_max", NUMBER, Value("1_048_576"), "65_536", "The longest line, without its end.").beyond(
@@ -336,15 +338,16 @@ pub(super) const REFERENCE: &[Section] = &[
                 FLAG,
                 Value("false"),
                 "true",
-                "True allows another address than loopback, although anyone who reaches it can read health and metrics.",
+                "True allows another address than loopback, although anyone who reaches it can read health and \
+                 metrics.",
             ),
             key(
                 "token_file",
                 FILE,
                 Value("\"\""),
                 "\"api.token\"",
-                "A file with a token of 16 to 1024 bytes that users of the API must bring, `Authorization: Bearer …`. \
-                 Empty: none, and the API is for programs of this machine only.",
+                "A file with a token of 16 to 1024 bytes that users of the API must bring, `Authorization: Bearer \
+                 …`. Empty: none, and the API is for programs of this machine only.",
             )
             .beyond("the API answers 401, or 403 where no token would help."),
             key(
@@ -352,8 +355,9 @@ pub(super) const REFERENCE: &[Section] = &[
                 STRINGS,
                 Value("[]"),
                 "[\"metrics.example\"]",
-                "Names by which others ask for this port. On loopback a `Host` with a dot that is neither an address nor \
-                 here is refused, as it may be that of a page in a browser (DNS rebinding); elsewhere, if any are listed.",
+                "Names by which others ask for this port. On loopback a `Host` with a dot that is neither an address \
+                 nor here is refused, as it may be that of a page in a browser (DNS rebinding); elsewhere, if any \
+                 are listed.",
             )
             .beyond("the answer is 403."),
             key("service", STRING, Value("\"roomcast\""), "\"seats\"", "What `/health` calls the server."),
@@ -365,7 +369,7 @@ pub(super) const REFERENCE: &[Section] = &[
         header: "[[ops.alias]]",
         text: "A request of the HTTP API under a path and in a shape that an existing backend knows: \
                `{\"success\":…,\"data\":…}`.",
-        frame: "[[ops.alias]]\n@\n[[namespace]]\nname = \"/seats\"",
+        frame: "[[ops.alias]]\n@",
         keys: &[
             key("path", STRING, Required, "\"/api/v1/socket-event\"", "Where it is; any path but the server's own."),
             key(
@@ -376,15 +380,22 @@ pub(super) const REFERENCE: &[Section] = &[
                 "`socket-event`: POST `{\"event\",\"data\",\"room\"}` sends an event. `socket-stats`: GET counts the \
                  namespace's sockets and names its rooms with members. `health`: GET.",
             ),
-            key("namespace", STRING, Value("\"/\""), "\"/seats\"", "The namespace that it is about, which must be there."),
+            key(
+                "namespace",
+                STRING,
+                Value("\"/\""),
+                "\"/seats\"",
+                "The namespace that it is about, which must be there.",
+            )
+            .with("\n[[namespace]]\nname = \"/seats\""),
         ],
     },
     Section {
         path: "limits",
         header: "[limits]",
-        text: "Bounds of clients. Those that count by address, and the rates, hold on all cores together. An address is \
-               an IPv4 address or an IPv6 network of 64 bits; behind a trusted proxy it is that of `X-Forwarded-For`, and \
-               sessions are counted instead of connections.",
+        text: "Bounds of clients. Those that count by address, and the rates, hold on all cores together. An address \
+               is an IPv4 address or an IPv6 network of 64 bits; behind a trusted proxy it is that of \
+               `X-Forwarded-For`, and sessions are counted instead of connections.",
         frame: "[limits]\n@",
         keys: &[
             key(
@@ -405,9 +416,7 @@ pub(super) const REFERENCE: &[Section] = &[
                 "2_000_000",
                 "One Socket.IO packet with all its attachments, which are messages each.",
             )
-            .beyond(
-                "the connection is closed with 1002, `roomcast_client_errors_total{reason=\"too_large\"}`.",
-            ),
+            .beyond("the connection is closed with 1002, `roomcast_client_errors_total{reason=\"too_large\"}`."),
             key(
                 "attachments_max",
                 NUMBER,
@@ -418,16 +427,15 @@ pub(super) const REFERENCE: &[Section] = &[
             .beyond(
                 "the connection is closed with 1002, `roomcast_client_errors_total{reason=\"too_many_attachments\"}`.",
             ),
-            key("http_head_bytes_max", NUMBER, Value("8192"), "16_384", "Request line and headers of a request.").beyond(
-                "431, `roomcast_http_refused_total{reason=\"too_long\"}`.",
-            ),
+            key("http_head_bytes_max", NUMBER, Value("8192"), "16_384", "Request line and headers of a request.")
+                .beyond("431, `roomcast_http_refused_total{reason=\"too_long\"}`."),
             key(
                 "handshake_ms_max",
                 NUMBER,
                 Value("10_000"),
                 "3_000",
-                "From accept, or from a further request's first byte, to the end of the request's head. Also how long a \
-                 publisher has for its token.",
+                "From accept, or from a further request's first byte, to the end of the request's head. Also how \
+                 long a publisher has for its token.",
             )
             .beyond(
                 "408, or a close if not one byte came, `roomcast_http_refused_total{reason=\"handshake_timeout\"}`.",
@@ -448,8 +456,8 @@ pub(super) const REFERENCE: &[Section] = &[
                 NUMBER,
                 Value("75_000"),
                 "20_000",
-                "How long an HTTP connection may be without a request. It is longer than the usual 60 s of proxies, so \
-                 that they close theirs first and never send a request into a closing connection.",
+                "How long an HTTP connection may be without a request. It is longer than the usual 60 s of proxies, \
+                 so that they close theirs first and never send a request into a closing connection.",
             )
             .beyond("it is closed."),
             key(
@@ -484,8 +492,8 @@ pub(super) const REFERENCE: &[Section] = &[
             )
             .beyond(
                 "nothing of the client's message happens and it gets the event `error`, \
-                 `roomcast_rule_refusals_total{reason=\"rooms_per_socket\"}`. A publisher's `join` leaves such sockets as \
-                 they were and tells how many they are, `\"refused\"`.",
+                 `roomcast_rule_refusals_total{reason=\"rooms_per_socket\"}`. A publisher's `join` leaves such \
+                 sockets as they were and tells how many they are, `\"refused\"`.",
             ),
             key("room_name_bytes_max", NUMBER, Value("200"), "64", "Length of a room's name.").beyond(
                 "the client's message is refused with the event `error`, \
@@ -497,23 +505,22 @@ pub(super) const REFERENCE: &[Section] = &[
                 NUMBER,
                 Value("1_048_576"),
                 "262_144",
-                "Events that may wait for one client. Answers to the client itself don't count: while more than half as \
-                 much of them waits, the client is not heard. What waits is sent in its order, heartbeats included, so \
-                 a line must carry this much within `heartbeat.ping_timeout_ms`.",
+                "Events that may wait for one client. Answers to the client itself don't count: while more than half \
+                 as much of them waits, the client is not heard. What waits is sent in its order, heartbeats \
+                 included, so a line must carry this much within `heartbeat.ping_timeout_ms`.",
             )
             .beyond(
-                "the client is disconnected at once, without a close frame, \
-                 `roomcast_closes_total{reason=\"slow consumer\"}`, unless its rooms let events give way \
-                 (`slow_consumer` in `[[namespace.rooms]]`); `roomcast_slow_consumers_total` counts by `outcome` and \
-                 `rooms`.",
+                "the client is disconnected at once, without a close frame, `roomcast_closes_total{reason=\"slow \
+                 consumer\"}`, unless its rooms let events give way (`slow_consumer` in `[[namespace.rooms]]`); \
+                 `roomcast_slow_consumers_total` counts by `outcome` and `rooms`.",
             ),
             key(
                 "outboxes_bytes_max",
                 NUMBER,
                 Value("0"),
                 "1_073_741_824",
-                "Memory of what waits for all clients together; 0 for no bound. An event that several wait for counts \
-                 once on each core.",
+                "Memory of what waits for all clients together; 0 for no bound. An event that several wait for \
+                 counts once on each core.",
             )
             .beyond(
                 "those for whom most waits are disconnected until nine tenths are left, \
@@ -525,8 +532,8 @@ pub(super) const REFERENCE: &[Section] = &[
                 Value("268_435_456"),
                 "67_108_864",
                 "Memory of what all clients have sent in part: messages, packets without all of their attachments, \
-                 bodies; 0 for no bound. The last eighth is for those that hold no more than 16 KB. A message that is \
-                 larger than this never finds room.",
+                 bodies; 0 for no bound. The last eighth is for those that hold no more than 16 KB. A message that \
+                 is larger than this never finds room.",
             )
             .beyond(
                 "who sends more of such a thing, and nobody else, is closed with 1013 \
@@ -540,9 +547,7 @@ pub(super) const REFERENCE: &[Section] = &[
                 "100",
                 "Connections of one address at a time; 0 for any number.",
             )
-            .beyond(
-                "429 with `Retry-After: 5`, `roomcast_http_refused_total{reason=\"connections_per_ip\"}`.",
-            ),
+            .beyond("429 with `Retry-After: 5`, `roomcast_http_refused_total{reason=\"connections_per_ip\"}`."),
             key(
                 "handshakes_per_ip_per_s",
                 NUMBER,
@@ -587,13 +592,13 @@ pub(super) const REFERENCE: &[Section] = &[
                 NUMBER,
                 Value("0"),
                 "20",
-                "Events that one socket may send; 0 for any number. Connecting to a namespace costs a client a burst, of \
-                 which it has two for each of `namespaces_per_client_max`.",
+                "Events that one socket may send; 0 for any number. Connecting to a namespace costs a client a \
+                 burst, of which it has two for each of `namespaces_per_client_max`.",
             )
             .beyond(
                 "the event is refused with the event `error`, and an acknowledgement with the error if one was asked \
-                 for, `roomcast_rule_refusals_total{reason=\"events_per_socket\"}`; a `CONNECT` with `connect_error`, \
-                 `{reason=\"connects\"}`.",
+                 for, `roomcast_rule_refusals_total{reason=\"events_per_socket\"}`; a `CONNECT` with \
+                 `connect_error`, `{reason=\"connects\"}`.",
             ),
             key(
                 "events_per_socket_burst",
@@ -613,9 +618,8 @@ pub(super) const REFERENCE: &[Section] = &[
         frame: "[heartbeat]\n@",
         keys: &[
             key("ping_interval_ms", NUMBER, Value("25_000"), "10_000", "From one pong to the next ping."),
-            key("ping_timeout_ms", NUMBER, Value("20_000"), "5_000", "How long a client has for its pong.").beyond(
-                "it is closed with 1000, `roomcast_closes_total{reason=\"ping timeout\"}`.",
-            ),
+            key("ping_timeout_ms", NUMBER, Value("20_000"), "5_000", "How long a client has for its pong.")
+                .beyond("it is closed with 1000, `roomcast_closes_total{reason=\"ping timeout\"}`."),
             key(
                 "connect_timeout_ms",
                 NUMBER,
@@ -644,8 +648,8 @@ pub(super) const REFERENCE: &[Section] = &[
             NUMBER,
             Value("0"),
             "1024",
-            "Messages that one ring between two cores holds; 0 chooses by the number of cores: 16,384 for all that one \
-             core sends into, each from 128 to 4096.",
+            "Messages that one ring between two cores holds; 0 chooses by the number of cores: 16,384 for all that \
+             one core sends into, each from 128 to 4096.",
         )
         .beyond(
             "the sending core takes nothing new from publishers until there is space, \
@@ -672,7 +676,8 @@ pub(super) const REFERENCE: &[Section] = &[
                 NUMBER,
                 Value("268_435_456"),
                 "67_108_864",
-                "Bytes of the events that all rooms together keep, encodings not counted. Each core has its part of it.",
+                "Bytes of the events that all rooms together keep, encodings not counted. Each core has its part of \
+                 it.",
             )
             .beyond(
                 "the room whose last event is oldest forgets what it kept, \
@@ -705,18 +710,18 @@ pub(super) const REFERENCE: &[Section] = &[
     Section {
         path: "endpoint",
         header: "[[endpoint]]",
-        text: "A path on the clients' port and what is spoken there, at most 64 of them. Without any there are Socket.IO \
-               at `/socket.io/` and raw WebSockets at `/ws`. A request for another path gets 404, \
+        text: "A path on the clients' port and what is spoken there, at most 64 of them. Without any there are \
+               Socket.IO at `/socket.io/` and raw WebSockets at `/ws`. A request for another path gets 404, \
                `roomcast_http_refused_total{reason=\"unknown_path\"}`.",
-        frame: "[[endpoint]]\n@\n[[namespace]]\nname = \"/seats\"",
+        frame: "[[endpoint]]\n@",
         keys: &[
             key(
                 "kind",
                 "\"socket.io\", \"raw\", \"engine.io-echo\" or \"websocket-echo\"",
                 Required,
                 "\"raw\"",
-                "`socket.io`: stock Socket.IO clients. `raw`: JSON objects in text messages. The two others send every \
-                 message back and are for protocol test suites.",
+                "`socket.io`: stock Socket.IO clients. `raw`: JSON objects in text messages. The two others send \
+                 every message back and are for protocol test suites.",
             ),
             key(
                 "path",
@@ -731,7 +736,8 @@ pub(super) const REFERENCE: &[Section] = &[
                 Value("\"/\""),
                 "\"/seats\"",
                 "The namespace that raw clients are in. Socket.IO clients name theirs themselves.",
-            ),
+            )
+            .with("\n[[namespace]]\nname = \"/seats\""),
             key(
                 "shape",
                 "\"nested\" or \"flat\"",
@@ -752,8 +758,8 @@ pub(super) const REFERENCE: &[Section] = &[
     Section {
         path: "namespace",
         header: "[[namespace]]",
-        text: "The rules of a namespace, or of all namespaces whose names match a pattern; at most 1024 of them. Nothing \
-               is allowed that no rule allows. `/` is always there.",
+        text: "The rules of a namespace, or of all namespaces whose names match a pattern; at most 1024 of them. \
+               Nothing is allowed that no rule allows. `/` is always there.",
         frame: "[[namespace]]\n@",
         keys: &[
             key(
@@ -768,9 +774,10 @@ pub(super) const REFERENCE: &[Section] = &[
                 STRING,
                 Unset("none"),
                 "\"^/workspace-(?<id>[a-z0-9]+)$\"",
-                "Instead of a name: a regular expression that stands for every name that it matches from its first to \
-                 its last character. Names of their own win over patterns, the first pattern over later ones. Two names \
-                 of one pattern share the rules and nothing else. What named groups matched is `captures.NAME` in rules.",
+                "Instead of a name: a regular expression that stands for every name that it matches from its first \
+                 to its last character. Names of their own win over patterns, the first pattern over later ones. Two \
+                 names of one pattern share the rules and nothing else. What named groups matched is `captures.NAME` \
+                 in rules.",
             ),
             key(
                 "require",
@@ -785,13 +792,12 @@ pub(super) const REFERENCE: &[Section] = &[
                 "\"error\" or \"ignore\"",
                 Value("\"error\""),
                 "\"ignore\"",
-                "What a client hears that sends an event which no rule names: the event `error` and an acknowledgement \
-                 with the error if it asked for one, or nothing, as from a Node server without a listener. Either is \
-                 counted, `roomcast_rule_refusals_total{reason=\"unknown_event\"}`.",
+                "What a client hears that sends an event which no rule names: the event `error` and an \
+                 acknowledgement with the error if it asked for one, or nothing, as from a Node server without a \
+                 listener. Either is counted, `roomcast_rule_refusals_total{reason=\"unknown_event\"}`.",
             )
             .with("name = \"/\""),
-            key("rooms", TABLES, Value("[]"), "[{ match = [\"*\"], key = \"data.id\" }]", "")
-                .with("name = \"/\""),
+            key("rooms", TABLES, Value("[]"), "[{ match = [\"*\"], key = \"data.id\" }]", "").with("name = \"/\""),
             key("connect", TABLES, Value("[]"), "[{ join = [\"lobby\"] }]", "").with("name = \"/\""),
             key("on", TABLES, Value("[]"), "[{ event = \"hello\" }]", "").with("name = \"/\""),
         ],
@@ -814,20 +820,20 @@ pub(super) const REFERENCE: &[Section] = &[
                 STRING,
                 Unset("events have a key only if their line says one"),
                 "\"data.seatNumber\"",
-                "Where an event's data carries its key, a string or a whole number of at most 200 bytes. The `key` of a \
-                 publisher's line wins.",
+                "Where an event's data carries its key, a string or a whole number of at most 200 bytes. The `key` \
+                 of a publisher's line wins.",
             ),
             key(
                 "slow_consumer",
                 "\"disconnect\", \"drop_oldest\" or \"conflate\"",
                 Value("\"disconnect\""),
                 "\"conflate\"",
-                "What may become of the room's events that wait for a member which lags: one whose outbox was full and \
-                 has not been empty since. `disconnect`: nothing; the member is disconnected, so that it knows. \
-                 `drop_oldest`: as many of the oldest go as make room. `conflate`: those go of which a later one of the \
-                 same key waits; events without a key stay. If that does not make room, the member is disconnected. \
-                 Answers, acknowledgements, events that ask for one, snapshots and heartbeats are never dropped, and what \
-                 is left keeps its order. `roomcast_slow_consumers_total` counts.",
+                "What may become of the room's events that wait for a member which lags: one whose outbox was full \
+                 and has not been empty since. `disconnect`: nothing; the member is disconnected, so that it knows. \
+                 `drop_oldest`: as many of the oldest go as make room. `conflate`: those go of which a later one of \
+                 the same key waits; events without a key stay. If that does not make room, the member is \
+                 disconnected. Answers, acknowledgements, events that ask for one, snapshots and heartbeats are \
+                 never dropped, and what is left keeps its order. `roomcast_slow_consumers_total` counts.",
             ),
             key(
                 "snapshot",
@@ -846,8 +852,7 @@ pub(super) const REFERENCE: &[Section] = &[
         frame: "[[namespace]]\nname = \"/\"\n[[namespace.rooms]]\nmatch = [\"*\"]\n[namespace.rooms.snapshot]\n@",
         keys: &[
             key("keys_max", NUMBER, Value("1000"), "100", "Keys of one room.").beyond(
-                "the key whose event is oldest is forgotten, \
-                 `roomcast_snapshot_evictions_total{reason=\"keys\"}`.",
+                "the key whose event is oldest is forgotten, `roomcast_snapshot_evictions_total{reason=\"keys\"}`.",
             ),
             key(
                 "bytes_max",
@@ -857,21 +862,20 @@ pub(super) const REFERENCE: &[Section] = &[
                 "Bytes of one room: keys, names, arguments and attachments.",
             )
             .beyond("as above, `roomcast_snapshot_evictions_total{reason=\"bytes\"}`."),
-            key("age_ms_max", NUMBER, Value("0"), "86_400_000", "How long an event is kept; 0 for ever.").beyond(
-                "the event is forgotten, `roomcast_snapshot_evictions_total{reason=\"age\"}`.",
-            ),
+            key("age_ms_max", NUMBER, Value("0"), "86_400_000", "How long an event is kept; 0 for ever.")
+                .beyond("the event is forgotten, `roomcast_snapshot_evictions_total{reason=\"age\"}`."),
         ],
     },
     Section {
         path: "namespace.connect",
         header: "[[namespace.connect]]",
-        text: "What happens when a client connects to the namespace, in the order of the file. Every rule whose `when` \
-               holds is taken; if one of them refuses, the client does not get in. Without rules it gets in and is in no \
-               room.\n\n\
-               Expressions are [CEL](https://cel.dev) over `query` (the handshake's query), `auth` (the payload of \
-               Socket.IO's CONNECT, tokens taken out), `claims` (of the verified token, or null), `state`, `sid`, `ip`, \
-               `namespace` and `captures`; for events also `data` (the first argument), `args` and `event`. In a string \
-               `{…}` is an expression; a string that is one `{…}` alone keeps the value's JSON type and bytes.",
+        text: "What happens when a client connects to the namespace, in the order of the file. Every rule whose \
+               `when` holds is taken; if one of them refuses, the client does not get in. Without rules it gets in \
+               and is in no room.\n\nExpressions are [CEL](https://cel.dev) over `query` (the handshake's query), \
+               `auth` (the payload of Socket.IO's CONNECT, tokens taken out), `claims` (of the verified token, or \
+               null), `state`, `sid`, `ip`, `namespace` and `captures`; for events also `data` (the first argument), \
+               `args` and `event`. In a string `{…}` is an expression; a string that is one `{…}` alone keeps the \
+               value's JSON type and bytes.",
         frame: "[[namespace]]\nname = \"/\"\n[[namespace.connect]]\n@",
         keys: &[
             key(
@@ -898,8 +902,8 @@ pub(super) const REFERENCE: &[Section] = &[
                 "values by name, as for `data`",
                 Value("{}"),
                 "{ trains = \"{claims.trains}\" }",
-                "Values that the socket keeps, readable as `state.NAME` by later rules and messages; null forgets the \
-                 name. A socket's state has at most 1024 bytes.",
+                "Values that the socket keeps, readable as `state.NAME` by later rules and messages; null forgets \
+                 the name. A socket's state has at most 1024 bytes.",
             )
             .beyond("the message is refused, as by `allow`."),
             key(
@@ -907,8 +911,8 @@ pub(super) const REFERENCE: &[Section] = &[
                 TEMPLATES,
                 Value("[]"),
                 "[\"route:*\"]",
-                "Rooms to leave, before `join`. A `*` at the end, written here and not by a client, leaves all rooms that \
-                 begin so.",
+                "Rooms to leave, before `join`. A `*` at the end, written here and not by a client, leaves all rooms \
+                 that begin so.",
             ),
             key("join", TEMPLATES, Value("[]"), "[\"user:{claims.sub}\"]", "Rooms to join."),
             key(
@@ -916,9 +920,9 @@ pub(super) const REFERENCE: &[Section] = &[
                 "true, false, or a room's name with expressions in braces",
                 Value("false"),
                 "\"route:{query.route}\"",
-                "`true`: what the joined rooms keep comes behind the replies, as the events that they were, before the \
-                 first live event. A room's name: what it keeps stands in `reply` and `ack` as `{snapshot}`, an array of \
-                 the data of each kept event; the client need not be in the room.",
+                "`true`: what the joined rooms keep comes behind the replies, as the events that they were, before \
+                 the first live event. A room's name: what it keeps stands in `reply` and `ack` as `{snapshot}`, an \
+                 array of the data of each kept event; the client need not be in the room.",
             ),
             key(
                 "reply",
@@ -939,10 +943,10 @@ pub(super) const REFERENCE: &[Section] = &[
     Section {
         path: "namespace.on",
         header: "[[namespace.on]]",
-        text: "What happens when a client sends an event. Every rule for the event whose `when` holds is taken; if one of \
-               them refuses, nothing of any of them happens; if none is taken, the message is refused. The client hears \
-               of a refusal by the event `error`, `{\"message\",\"event\",\"data\"}`, and by an acknowledgement \
-               `{\"error\":{…}}` if it asked for one.",
+        text: "What happens when a client sends an event. Every rule for the event whose `when` holds is taken; if \
+               one of them refuses, nothing of any of them happens; if none is taken, the message is refused. The \
+               client hears of a refusal by the event `error`, `{\"message\",\"event\",\"data\"}`, and by an \
+               acknowledgement `{\"error\":{…}}` if it asked for one.",
         frame: "[[namespace]]\nname = \"/\"\n[[namespace.on]]\n@",
         keys: &[
             key("event", STRING, Required, "\"subscribe_route\"", "The event's name, literally."),
@@ -998,8 +1002,8 @@ pub(super) const REFERENCE: &[Section] = &[
                 ARGUMENTS,
                 Unset("no acknowledgement"),
                 "[{ ok = true }]",
-                "The arguments of the acknowledgement, should the client ask for one. Of several rules that are taken \
-                 the last one with an `ack` gives it.",
+                "The arguments of the acknowledgement, should the client ask for one. Of several rules that are \
+                 taken the last one with an `ack` gives it.",
             ),
             key("disconnect", FLAG, Value("false"), "true", "True: the socket is disconnected after the replies."),
         ],
@@ -1007,9 +1011,9 @@ pub(super) const REFERENCE: &[Section] = &[
     Section {
         path: "namespace.on.error",
         header: "[namespace.on.error]",
-        text: "`error = { … }` in `[[namespace.connect]]` and `[[namespace.on]]`: what a client hears whom `allow` refuses. On connecting, \
-               Socket.IO clients find it as `err.message` and `err.data` in `connect_error`; plain WebSockets get it as \
-               the event `error` and, `message` alone, as the reason of the close.",
+        text: "`error = { … }` in `[[namespace.connect]]` and `[[namespace.on]]`: what a client hears whom `allow` \
+               refuses. On connecting, Socket.IO clients find it as `err.message` and `err.data` in `connect_error`; \
+               plain WebSockets get it as the event `error` and, `message` alone, as the reason of the close.",
         frame: "[[namespace]]\nname = \"/\"\n[[namespace.on]]\nevent = \"e\"\n[namespace.on.error]\n@",
         keys: &[
             key("message", TEMPLATE, Required, "\"Not your train\"", "The text."),
@@ -1030,8 +1034,9 @@ pub(super) const REFERENCE: &[Section] = &[
     Section {
         path: "namespace.on.emit",
         header: "[[namespace.on.emit]]",
-        text: "`emit = { … }` in `[[namespace.connect]]` and `[[namespace.on]]`: an event that a client causes for others. It takes a \
-               publisher's way from there; while the cores' rings are full, the client's next message waits.",
+        text: "`emit = { … }` in `[[namespace.connect]]` and `[[namespace.on]]`: an event that a client causes for \
+               others. It takes a publisher's way from there; while the cores' rings are full, the client's next \
+               message waits.",
         frame: "[[namespace]]\nname = \"/\"\n[[namespace.on]]\nevent = \"e\"\n[[namespace.on.emit]]\n@",
         keys: &[
             key(
