@@ -102,12 +102,13 @@ win over variables, variables over the file:
 Port 0 picks a free port; the start-up line and `--ports-file FILE` tell which.
 
 An unknown key, a wrong type and a number out of bounds are refused at start with file, line, column, key, value and
-what would be right; `roomcast check FILE` says the same without starting anything, and otherwise tells in words what the
-file means. Numbers may be written as TOML allows: `1_000_000`, `0x10`. Units stand at the end of a key: `_ms` milliseconds,
-`_s` seconds, `_bytes` bytes, `_per_s` a second.
+what would be right; `roomcast check FILE` says the same without starting anything, and otherwise tells in words what
+the file means. Numbers may be written as TOML allows: `1_000_000`, `0x10`. Units stand at the end of a key: `_ms`
+milliseconds, `_s` seconds, `_bytes` bytes, `_per_s` a second.
 
 **Beyond** says what happens to whoever goes beyond a bound. Reasons in `{…}` are labels of the metric; codes and
-reasons are explained in [protocol.md](protocol.md#counters-by-reason). Examples are whole configs as far as the key goes.
+reasons are explained in [protocol.md](protocol.md#counters-by-reason). Examples are whole configs as far as the key
+goes.
 
 ";
 
@@ -132,9 +133,9 @@ fn write_key(out: &mut String, section: &Section, key: &Key) {
     let path = format!("{}.{}", section.path, key.name);
     // A table has the same name as its own section.
     let own = table_of(&path);
-    let _ = write!(out, "\n### `{path}`{}\n\n{}", own.map_or("", |_| " (table)"), key.kind);
+    let _ = write!(out, "\n### `{path}`{}\n\n{}", own.map_or("", |_| " (table)"), capitalized(key.kind));
     if let Some(bounds) = bounds_of(&path) {
-        let _ = write!(out, ", {bounds}");
+        let _ = write!(out, ", {}", grouped(&bounds));
     }
     let _ = match key.otherwise {
         Otherwise::Value(value) => write!(out, " · default `{value}`"),
@@ -151,11 +152,29 @@ fn write_key(out: &mut String, section: &Section, key: &Key) {
     let _ = write!(out, "\n```toml\n{}\n```\n", with(section, "", &line).trim_end());
 }
 
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// The text with its numbers as people write them: `3_600_000`.
+fn grouped(text: &str) -> String {
+    let digits_from = |at: usize| text[at..].bytes().take_while(u8::is_ascii_digit).count();
+    let mut out = String::new();
+    for (at, c) in text.char_indices() {
+        let (before, left) = (text[..at].ends_with(|c: char| c.is_ascii_digit()), digits_from(at));
+        if before && left > 0 && left % 3 == 0 {
+            out.push('_');
+        }
+        out.push(c);
+    }
+    out
+}
+
 /// A config with this section, in which `lines` stand besides what must be there, but for one key.
 fn with(section: &Section, but: &str, lines: &str) -> String {
-    let is_needed = |key: &&Key| {
-        matches!(key.otherwise, Otherwise::Required) && key.name != but && !lines.contains(&format!("{} = ", key.name))
-    };
+    let is_there = |name: &str| lines.lines().any(|line| line.split(" = ").next() == Some(name));
+    let is_needed = |key: &&Key| matches!(key.otherwise, Otherwise::Required) && key.name != but && !is_there(key.name);
     let needed = section.keys.iter().filter(is_needed);
     let needed: String = needed.map(|key| format!("{} = {}\n", key.name, key.example)).collect();
     section.frame.replace('@', &(needed + lines))
@@ -303,6 +322,13 @@ mod tests {
             .map(|(section, key)| format!("{}.{}", section.path, key.name))
             .collect();
         assert!(missing.is_empty(), "src/config/development.toml lacks {missing:?}");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (text, shown) in [("0", "0"), ("1000", "1_000"), ("between 16 and 65536", "between 16 and 65_536")] {
+            assert_eq!(grouped(text), shown);
+        }
     }
 
     #[test]
