@@ -97,7 +97,7 @@ fn every_link_leads_somewhere() {
                 continue;
             }
             let has_anchor = anchor.is_empty()
-                || !target.extension().is_some_and(|extension| extension == "md")
+                || target.extension().is_none_or(|extension| extension != "md")
                 || is_there && anchors(&fs::read_to_string(&target).unwrap()).contains(anchor);
             if !is_there || !has_anchor {
                 broken.push(format!("{}:{line}: {link}", page.strip_prefix(root()).unwrap().display()));
