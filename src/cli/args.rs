@@ -28,6 +28,8 @@ pub(super) enum Command {
         override_usage = "roomcast check FILE\n       roomcast check FILE --as JSON [--event EVENT [--data JSON]]"
     )]
     Check(Check),
+    /// Look at this host and the config, and say what is wrong, why it matters and the line that mends it
+    Doctor(Doctor),
     /// Publish an event, or with `-` for JSON one event for each line of standard input
     #[command(
         override_usage = "roomcast pub [OPTIONS] ROOM EVENT JSON\n       roomcast pub [OPTIONS] --all EVENT JSON"
@@ -80,6 +82,19 @@ pub(super) struct Check {
     /// … or with these arguments, an array
     #[arg(long, value_name = "JSON")]
     pub(super) args: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Doctor {
+    /// The config that roomcast serves with; without one, the built-in development config
+    #[arg(long, env = "ROOMCAST_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// One line of JSON instead of text
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Where /proc and /sys of the host are, for containers that have them elsewhere
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(super) root: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -202,6 +217,7 @@ mod tests {
             ("--log roomcast=loud", "level"),
             ("check", "FILE"),
             ("check a b", "b"),
+            ("doctor a", "a"),
             ("pub room event", "ROOM EVENT JSON"),
             ("pub --all room event {}", "--all stands for the room"),
             ("pub one", "values"),

@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod check;
+mod doctor;
 mod publish;
 mod tail;
 mod words;
@@ -50,6 +51,7 @@ fn run(command: Command) -> Result<(), String> {
             server::run(config, serve.ports_file, is_development)
         }
         Command::Check(check) => check::run(&check, &mut out),
+        Command::Doctor(doctor) => doctor::run(&doctor, &mut out),
         Command::Pub(publish) => publish::run(&publish, &mut io::stdin().lock(), &mut out, &mut err),
         Command::Tail(tail) => tail::run(&tail, &mut out, &mut err),
     }

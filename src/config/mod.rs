@@ -109,6 +109,19 @@ pub struct Server {
     pub public: bool,
     /// Addresses and networks of proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<String>,
+    /// Which core gets a new connection of a client.
+    pub steer: Steer,
+}
+
+/// Which core gets a new connection of a client.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Steer {
+    /// One by the kernel's hash of the addresses.
+    #[default]
+    Hash,
+    /// That of the processor on which its packets come in.
+    Cpu,
 }
 
 /// Which pages of other origins may read responses over HTTP, and open WebSockets.
@@ -279,7 +292,8 @@ fn loopback(port: u16) -> SocketAddr {
 impl Default for Server {
     fn default() -> Server {
         let trusted_proxies = Vec::new();
-        Server { listen: loopback(3000), cores: 0, drain_ms_max: 10_000, public: false, trusted_proxies }
+        let (listen, steer) = (loopback(3000), Steer::default());
+        Server { listen, cores: 0, drain_ms_max: 10_000, public: false, trusted_proxies, steer }
     }
 }
 
@@ -836,6 +850,7 @@ mod tests {
                  port 0 picks one",
             ),
             ("[server]\npublic = \"yes\"", "2:10: server.public = \"yes\": must be true or false"),
+            ("[server]\nsteer = \"irq\"", "2:9: server.steer = \"irq\": must be \"hash\" or \"cpu\""),
             ("[log]\nformat = \"xml\"", "2:10: log.format = \"xml\": must be \"auto\" or \"human\" or \"json\""),
             ("[log]\nlevel = 3", "2:9: log.level = 3: must be a string"),
             // Keys.
@@ -847,7 +862,7 @@ mod tests {
             (
                 "[server]\ncolour = 1",
                 "2:1: server.colour: there is no such key; the keys here are listen, cores, drain_ms_max, \
-                 public, trusted_proxies",
+                 public, trusted_proxies, steer",
             ),
             ("log = 3", "1:7: log = 3: must be a table of keys"),
             ("[server]\ncores = 1\ncores = 2", "3:1: cores is set twice; remove one of them"),

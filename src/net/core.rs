@@ -6,6 +6,7 @@ use super::flush::JOIN_BYTES_MAX;
 use super::http::{HandOver, Http};
 use super::order::{Horizons, Parking};
 use super::published::Published;
+use super::pulse::Pulses;
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
 use super::{Options, sys};
@@ -81,6 +82,8 @@ pub struct Shared {
     pub drain: DrainProgress,
     /// How far the cores are with what came in.
     pub horizons: Horizons,
+    /// Whether the cores turn.
+    pub pulses: Pulses,
     /// Who may come in.
     pub admission: Arc<Admission>,
     /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
@@ -124,6 +127,8 @@ pub struct Setup {
     pub desk: Desk,
     /// Where clients come in.
     pub clients: TcpListener,
+    /// True if that is where other cores' clients come in as well.
+    pub shares_clients: bool,
     /// Where publishers come in.
     pub publishers: TcpListener,
     /// What only one of the cores has.
@@ -155,6 +160,10 @@ pub struct Core {
     listeners: [Option<TcpListener>; LISTENERS.len()],
     /// True for each listener that accepts.
     accepting: [bool; LISTENERS.len()],
+    /// True if other cores accept from the clients' listener as well.
+    shares_clients: bool,
+    /// True from the first turn that has seen the signal to stop.
+    leaving: bool,
     /// The core that gets the next publisher of this host.
     next_neighbour: usize,
     /// The HTTP API's connection, while it is open. It is not counted among publishers.
@@ -239,7 +248,18 @@ impl Core {
     /// # Errors
     /// The kernel refuses the ring.
     pub fn new(setup: Setup) -> io::Result<Core> {
-        let Setup { options, shard, desk, clients, publishers, extra, handovers, shared, publish_counters } = setup;
+        let Setup {
+            options,
+            shard,
+            desk,
+            clients,
+            shares_clients,
+            publishers,
+            extra,
+            handovers,
+            shared,
+            publish_counters,
+        } = setup;
         let ring = Ring::new(shared.bells.eventfd(shard.core())?)?;
         let mut core = Core {
             options,
@@ -247,6 +267,8 @@ impl Core {
             desk,
             listeners: [Some(clients), Some(publishers), extra.neighbours],
             accepting: [false; LISTENERS.len()],
+            shares_clients,
+            leaving: false,
             next_neighbour: 0,
             api: None,
             shared,
@@ -300,6 +322,7 @@ impl Core {
             let worked = self.turn();
             if self.is_over() {
                 self.count_now();
+                self.shared.pulses.end(self.shard.core());
                 return;
             }
             if worked {
@@ -341,6 +364,9 @@ impl Core {
         let began = self.clock_ns();
         self.now = Millis(began / 1_000_000);
         self.shard.counters.turns += 1;
+        self.shared.pulses.beat(self.shard.core());
+        // Once for the whole turn: what is accepted below is still served, or nothing is accepted.
+        self.leaving = self.shared.draining.load(Ordering::Relaxed);
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
         let mut worked = !completions.is_empty();
@@ -348,12 +374,14 @@ impl Core {
             self.complete(completion);
         }
         let unread = self.readable.len();
-        self.mark.get_or_insert((began, unread));
+        if !self.leaves_a_backlog() {
+            self.mark.get_or_insert((began, unread));
+        }
         // Sends report what else happened into the list that a turn takes; it must not lose its memory.
         if self.completions.is_empty() {
             self.completions = completions;
         }
-        if self.shared.draining.load(Ordering::Relaxed) && self.drain.is_none() {
+        if self.leaving && self.drain.is_none() {
             self.begin_drain();
         }
         if let Some(identity) = self.shared.identity.newer_than(&mut self.identity) {
@@ -521,9 +549,16 @@ impl Core {
             if let Some(listener) = &self.listeners[number as usize]
                 && !std::mem::replace(&mut self.accepting[number as usize], true)
             {
-                self.ring.accept(listener, number);
+                self.ring.accept(listener, number, number != CLIENTS || !self.shares_clients);
             }
         }
+    }
+
+    /// True while connections wait at a listener that several cores share. Whose they will be is not said before one of
+    /// them has accepted them, so none of them has read whatever came in.
+    fn leaves_a_backlog(&self) -> bool {
+        let [clients, ..] = &self.listeners;
+        self.shares_clients && clients.as_ref().is_some_and(|listener| sys::any_readable(&[listener.as_raw_fd()]))
     }
 
     fn accepted(&mut self, listener: u32, stream: TcpStream) {
@@ -605,7 +640,7 @@ impl Core {
         if let Some(error) = error {
             self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(error));
         }
-        if self.drain.is_some() {
+        if self.leaving {
             self.close_listener(listener);
             return;
         }

@@ -4,6 +4,7 @@ mod admit;
 mod client;
 mod conn;
 mod core;
+pub mod cpus;
 pub mod executor;
 mod flush;
 mod http;
@@ -11,7 +12,9 @@ mod inbox;
 pub mod listener;
 mod order;
 mod published;
+pub mod pulse;
 mod ring;
+pub mod steer;
 pub mod sys;
 pub mod wake;
 
@@ -19,6 +22,7 @@ pub use self::core::{Core, DrainProgress, Extra, Setup, Shared};
 pub use self::http::{HandOver, HandedOver};
 pub use self::order::Horizons;
 pub use self::published::Published;
+pub use self::ring::probe as probe_ring;
 
 use crate::proto::cors::Cors;
 use crate::proto::forwarded::TrustedProxies;

@@ -1,13 +1,18 @@
 //! Wiring: cores, rings, listeners, signals, drain. The one place where everything meets.
 
 pub mod logging;
+mod manager;
+mod watchdog;
 
+use self::manager::Inherited;
+use self::watchdog::Watchdog;
 use crate::base::clock::Millis;
 use crate::base::ids::Topology;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Steer};
 use crate::ingest::publisher::Desk;
+use crate::net::pulse::Pulses;
 use crate::net::wake::Bells;
-use crate::net::{self, executor, listener};
+use crate::net::{self, cpus, executor, listener};
 use crate::ops::access::Access;
 use crate::ops::admin;
 use crate::ops::metrics::{CoreMetrics, Exporter};
@@ -26,7 +31,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The most descriptors for which the kernel's table is made at the start: 2 MB.
 const DESCRIPTORS_RESERVED: u64 = 1 << 18;
@@ -45,8 +50,14 @@ struct Addresses {
 ///
 /// # Errors
 /// A sentence for the operator: what could not be had, and by which key it is set.
-pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Result<(), String> {
+pub fn run(mut config: Config, ports_file: Option<PathBuf>, development: bool) -> Result<(), String> {
     logging::install(&config.log)?;
+    let inherited = Inherited::take()?;
+    if let Some(Inherited { address, .. }) = inherited {
+        tracing::info!(%address, "clients come in by the service manager's socket, not by server.listen");
+        config.server.listen = address;
+        config.check_exposure().map_err(|error| format!("the socket of LISTEN_FDS: {error}"))?;
+    }
     // Before any thread starts: every thread inherits the mask, and none but this one is told.
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -59,12 +70,18 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         }
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
-    let cpus = allowed_cpus();
+    let cpus = cpus::allowed();
     let cores = if config.server.cores == 0 { cpus.len() } else { config.server.cores };
     if cores > cpus.len() {
         tracing::warn!(cores, processors = cpus.len(), "more cores than processors: they are not pinned and share");
     }
-    let clients = bind("clients", "server.listen", config.server.listen, cores)?;
+    let (clients, shares_clients) = match (&inherited, config.server.steer) {
+        (Some(inherited), _) => inherited.deal(cores)?,
+        (None, Steer::Hash) => (bind("clients", "server.listen", config.server.listen, cores)?, false),
+        (None, Steer::Cpu) => (bind_steered(config.server.listen, cores, &cpus)?, false),
+    };
+    // The cores have their own descriptors of them, and close them when they drain.
+    drop(inherited);
     let publishers = bind("publishers", "ingest.listen", config.ingest.listen, cores)?;
     let address = |listeners: &[TcpListener]| {
         listeners[0].local_addr().map_err(|error| format!("cannot read back a listener's address: {error}"))
@@ -104,6 +121,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         draining: AtomicBool::new(false),
         drain: net::DrainProgress::new(cores),
         horizons: net::Horizons::new(cores),
+        pulses: Pulses::new(cores),
         polling: AtomicUsize::new(0),
         budget: Budget::new(cores, config.limits.outboxes_bytes_max),
         inboxes: Arc::new(inboxes::Budget::new(cores, config.limits.inboxes_bytes_max)),
@@ -128,7 +146,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
             let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
-            let ends = (port, handovers, clients, publishers, extra);
+            let ends = (port, handovers, clients, shares_clients, publishers, extra);
             match start_core(index, &config, topology, ends, desk, shared, seed, first_epoch) {
                 Ok(core) => {
                     // The receiver waits for one word from each core.
@@ -163,15 +181,27 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     if let Some(file) = ports_file {
         write_ports(&file, addresses)?;
     }
+    let _watchdog = match manager::watchdog() {
+        Some(patience) => Some(Watchdog::start(shared.clone(), patience, manager::alive)?),
+        None => None,
+    };
+    let status = format!("serving clients on {listen}, cores: {cores}");
+    manager::ready(&status);
 
     let signal = loop {
         match signals.forever().next() {
-            Some(SIGHUP) => reload(&config, &shared),
+            Some(SIGHUP) => {
+                manager::reloading();
+                reload(&config, &shared);
+                manager::ready(&status);
+            }
             Some(SIGINT) => break "SIGINT",
             _ => break "SIGTERM",
         }
     };
     tracing::info!(signal, drain_ms_max = config.server.drain_ms_max, "draining");
+    let drain_max = Duration::from_millis(config.server.drain_ms_max);
+    manager::stopping(drain_max, &format!("draining, for {drain_max:?} at most"));
     draining.store(true, Ordering::SeqCst);
     shared.draining.store(true, Ordering::SeqCst);
     shared.bells.ring_all();
@@ -225,6 +255,7 @@ type Ends = (
     mesh::Port<shard::messages::Up, shard::messages::Down>,
     mesh::Plane<net::HandOver>,
     TcpListener,
+    bool,
     TcpListener,
     net::Extra,
 );
@@ -234,7 +265,7 @@ fn start_core(
     index: usize,
     config: &Config,
     topology: Topology,
-    (port, handovers, clients, publishers, extra): Ends,
+    (port, handovers, clients, shares_clients, publishers, extra): Ends,
     desk: Desk,
     shared: Arc<net::Shared>,
     seed: [u8; 32],
@@ -250,6 +281,7 @@ fn start_core(
         shard,
         desk,
         clients,
+        shares_clients,
         publishers,
         extra,
         handovers,
@@ -286,6 +318,31 @@ fn bind(whom: &str, key: &str, address: SocketAddr, cores: usize) -> Result<Vec<
     })
 }
 
+/// Listeners of clients, each of which gets the connections that come in on its core's processor.
+fn bind_steered(address: SocketAddr, cores: usize, cpus: &[usize]) -> Result<Vec<TcpListener>, String> {
+    let key = "server.steer = \"cpu\"";
+    let Some(cpus) = cpus.get(..cores) else {
+        return Err(format!(
+            "{key}: {cores} cores on {} processors are not pinned, so that no connection belongs to one; set \
+             server.cores to {0} at most, or server.steer to \"hash\"",
+            cpus.len()
+        ));
+    };
+    if address.port() != 0 {
+        listener::wait_until_free(address).map_err(|error| {
+            format!(
+                "cannot listen for clients on {address} alone (server.listen), as {key} needs: {error}; is another \
+                 process there?"
+            )
+        })?;
+    }
+    let listeners = bind("clients", "server.listen", address, cores)?;
+    listener::steer(&listeners, cpus).map_err(|error| {
+        format!("{key}: the kernel does not take the program: {error}; set server.steer to \"hash\"")
+    })?;
+    Ok(listeners)
+}
+
 fn bind_unix(path: &Path, mode: u32) -> Result<(TcpListener, listener::SocketFile), String> {
     listener::bind_unix(path, mode)
         .map_err(|error| format!("cannot listen for publishers on {} (ingest.unix): {error}", path.display()))
@@ -296,22 +353,6 @@ fn random<const N: usize>() -> Result<[u8; N], String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| format!("the system's random source fails: {error}"))?;
     Ok(bytes)
-}
-
-/// The processors that this process may run on.
-fn allowed_cpus() -> Vec<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("");
-    let cpus: Vec<usize> = list
-        .trim()
-        .split(',')
-        .filter_map(|range| {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            Some(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?)
-        })
-        .flatten()
-        .collect();
-    if cpus.is_empty() { (0..std::thread::available_parallelism().map_or(1, usize::from)).collect() } else { cpus }
 }
 
 /// Tells where the process listens. Whoever sees the file sees all of it.
