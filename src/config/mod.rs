@@ -941,6 +941,10 @@ mod tests {
                 "2:8: ops.alias[0].path = \"/metrics\": is a path of the server's own; choose another",
             ),
             (
+                "[[ops.alias]]\npath = \"/live\"\nkind = \"health\"",
+                "2:8: ops.alias[0].path = \"/live\": is a path of the server's own; choose another",
+            ),
+            (
                 "[[ops.alias]]\npath = \"/s\"\nkind = \"stats\"",
                 "3:8: ops.alias[0].kind = \"stats\": must be \"socket-event\" or \"socket-stats\" or \"health\"",
             ),
