@@ -73,6 +73,14 @@ pub(super) const REFERENCE: &[Section] = &[
                  from its end; the first address that is not trusted is the client's, for rules (`ip`) and for \
                  limits by address.",
             ),
+            key(
+                "steer",
+                "\"hash\" or \"cpu\"",
+                Value("\"hash\""),
+                "\"cpu\"",
+                "Which core gets a new client: `hash` spreads them evenly; `cpu` is the core whose processor takes its \
+                 packets in, for hosts that [`tuning/irq-affinity.sh`](../tuning/README.md) has set up.",
+            ),
         ],
     },
     Section {
