@@ -41,17 +41,35 @@ const HANDOVER_SLOTS: usize = 64;
 
 /// Where the process listens, ports picked.
 #[derive(Clone, Copy, Debug)]
-struct Addresses {
-    listen: SocketAddr,
-    ingest: SocketAddr,
-    admin: SocketAddr,
+pub struct Addresses {
+    /// For clients.
+    pub listen: SocketAddr,
+    /// For publishers.
+    pub ingest: SocketAddr,
+    /// For operators.
+    pub admin: SocketAddr,
 }
 
 /// Serves until SIGTERM or SIGINT, drains, and returns.
 ///
 /// # Errors
 /// A sentence for the operator: what could not be had, and by which key it is set.
-pub fn run(mut config: Config, ports_file: Option<PathBuf>, development: bool) -> Result<(), String> {
+pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Result<(), String> {
+    run_and(config, development, |Addresses { listen, ingest, admin }| match ports_file {
+        Some(file) => write_ports(&file, &[("listen", listen), ("ingest", ingest), ("admin", admin)]),
+        None => Ok(()),
+    })
+}
+
+/// The same, and calls `ready_then` when all ports are open; an error of it ends the process.
+///
+/// # Errors
+/// As [`run`], and those of `ready_then`.
+pub fn run_and(
+    mut config: Config,
+    development: bool,
+    ready_then: impl FnOnce(Addresses) -> Result<(), String>,
+) -> Result<(), String> {
     logging::install(&config.log)?;
     let inherited = Inherited::take()?;
     if let Some(Inherited { address, .. }) = inherited {
@@ -183,9 +201,7 @@ pub fn run(mut config: Config, ports_file: Option<PathBuf>, development: bool) -
         version = env!("CARGO_PKG_VERSION"), mode = "single-server", cores, %listen, %ingest, %admin,
         "roomcast is ready"
     );
-    if let Some(file) = ports_file {
-        write_ports(&file, addresses)?;
-    }
+    ready_then(addresses)?;
     let _watchdog = match manager::watchdog() {
         Some(patience) => Some(Watchdog::start(shared.clone(), patience, manager::alive)?),
         None => None,
@@ -362,10 +378,13 @@ fn random<const N: usize>() -> Result<[u8; N], String> {
     Ok(bytes)
 }
 
-/// Tells where the process listens. Whoever sees the file sees all of it.
-fn write_ports(file: &Path, addresses: Addresses) -> Result<(), String> {
-    let Addresses { listen, ingest, admin } = addresses;
-    let text = format!("{{\"listen\":\"{listen}\",\"ingest\":\"{ingest}\",\"admin\":\"{admin}\"}}\n");
+/// Tells where the process listens, as JSON. Whoever sees the file sees all of it.
+///
+/// # Errors
+/// A sentence for the operator: why it cannot be written.
+pub fn write_ports(file: &Path, ports: &[(&str, SocketAddr)]) -> Result<(), String> {
+    let members: Vec<String> = ports.iter().map(|(name, address)| format!("\"{name}\":\"{address}\"")).collect();
+    let text = format!("{{{}}}\n", members.join(","));
     let mut unfinished = file.as_os_str().to_owned();
     unfinished.push(".tmp");
     std::fs::write(&unfinished, text)

@@ -48,6 +48,7 @@ async function picture(tab, name, view) {
   await tab.look(view);
   await tab.do(() => {
     document.activeElement.blur();
+    scrollTo(0, 0);
     return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   });
   await tab.picture(path.join(process.env.PICTURES, `${name}.png`));

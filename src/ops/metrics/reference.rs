@@ -248,9 +248,9 @@ the publishers' line `{\"op\":\"top\",\"by\":\"deliveries\",\"limit\":10,\"id\":
   {\"ns\":\"/\",\"room\":\"a\",\"count\":125,\"error\":0,\"per_second\":10.00}]}
 ```
 
-* `by` is `deliveries` (frames appended to members' outboxes), `bytes` (of these), or `lag`: the bytes of events that came
-  to members who lag, whatever became of them: waiting, dropped, conflated, or the member was disconnected. A member lags
-  from the event that finds its outbox full (`limits.outbox_bytes_max`) until the outbox is empty again.
+* `by` is `deliveries` (frames appended to members' outboxes), `bytes` (of these), or `lag`: the bytes of events that
+  came to members who lag, whatever became of them: waiting, dropped, conflated, or the member was disconnected. A
+  member lags from the event that finds its outbox full (`limits.outbox_bytes_max`) until the outbox is empty again.
 * `count` is never too low, and too high by at most `error`: each core keeps the 128 rooms that may count most (a
   space-saving sketch). While a core has to do with fewer, `error` is 0.
 * `room` is null for events to all sockets of a namespace. What goes to a single socket by its id is not listed.
