@@ -52,8 +52,8 @@ const OTHERS: [(&str, Kind, &[&str], &str); 10] = [
         Kind::Counter,
         &["reason"],
         "Connections on the operators' port closed without an answer, by reason: pushed_out by a new one as all places \
-         were taken, no_place, timeout, idle; of the page's: live_slow, live_silent, or the rule of WebSockets that was \
-         broken.",
+         were taken, no_place, timeout, idle; of the page's: live_slow, live_silent, or the rule of WebSockets that \
+         was broken.",
     ),
     ("roomcast_info", Kind::Gauge, &["version"], "Always 1; its labels tell the version."),
     ("roomcast_cores", Kind::Gauge, &[], "Cores that serve."),
