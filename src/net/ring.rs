@@ -118,8 +118,8 @@ impl Ring {
 
     /// Accepts connections until [`Completion::AcceptEnded`]: the next one, or also those after it (`multi`).
     ///
-    /// Of several rings that wait at one listener, the kernel wakes the one that has waited longest. So each gets its share
-    /// if each asks anew for every connection; with `multi` the first ring stays the first, and gets them all.
+    /// Of several rings that wait at one listener, the kernel wakes the one that has waited longest. So each gets its
+    /// share if each asks anew for every connection; with `multi` the first ring stays the first, and gets them all.
     pub fn accept(&mut self, listener: &TcpListener, number: u32, multi: bool) {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let at = SlotRef { slot: number, generation: 0 };
