@@ -10,7 +10,7 @@ use super::pulse::Pulses;
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
 use super::{Options, sys};
-use crate::base::clock::Millis;
+use crate::base::clock::{Micros, Millis};
 use crate::base::counters;
 use crate::base::ids::{CoreId, SlotRef};
 use crate::base::slab::Slab;
@@ -213,6 +213,8 @@ pub struct Core {
     identity: u64,
     /// When the core looked at the budget of outboxes.
     budgeted: Millis,
+    /// When the turn before began, if it did something: the next one's beginning is its end.
+    busy_since: Option<u64>,
 }
 
 /// The end of a core.
@@ -299,6 +301,7 @@ impl Core {
             counted: Millis(0),
             identity: 0,
             budgeted: Millis(0),
+            busy_since: None,
         };
         core.now = core.clock();
         core.shard.inboxes = Inboxes::new(core.shared.inboxes.clone(), core.shard.core());
@@ -359,9 +362,23 @@ impl Core {
         (sys::monotonic() - self.shared.origin).as_nanos() as u64
     }
 
+    /// For what is measured.
+    fn instant(&self, now: Duration) -> Micros {
+        Micros((now - self.shared.origin).as_nanos() as u64 / 1000)
+    }
+
     /// One round of everything. False if there was nothing to do.
     pub fn turn(&mut self) -> bool {
         let began = self.clock_ns();
+        if let Some(since) = self.busy_since.take() {
+            self.shard.counters.histograms.turn.note_ns(began - since);
+        }
+        let worked = self.work(began);
+        self.busy_since = worked.then_some(began);
+        worked
+    }
+
+    fn work(&mut self, began: u64) -> bool {
         self.now = Millis(began / 1_000_000);
         self.shard.counters.turns += 1;
         self.shared.pulses.beat(self.shard.core());
@@ -404,12 +421,16 @@ impl Core {
             outboxes.watch_backlog();
         }
         if !backlogged || outboxes.backlog() <= JOIN_BYTES_MAX as u32 {
+            self.shard.set_instant(self.instant(sys::monotonic()));
             worked |= self.publish_some();
             worked |= self.shard.receive(DELIVERIES_PER_TURN, self.now) < DELIVERIES_PER_TURN;
         }
         // Before anything is sent, as a WebSocket may have just taken over a session.
         worked |= self.act();
         worked |= self.flush_some() > 0;
+        if self.shard.awaits_sends() {
+            self.shard.sent(self.instant(sys::monotonic()));
+        }
         if self.now != self.budgeted {
             self.budgeted = self.now;
             worked |= self.keep_budget();
@@ -720,9 +741,11 @@ impl Core {
         let started = sys::monotonic();
         for index in 0..count {
             // The clock costs 25 ns, a read and its handling 1 to 500 µs.
-            if index > 0 && sys::monotonic() - started > READ_TIME_MAX {
+            let now = if index > 0 { sys::monotonic() } else { started };
+            if now - started > READ_TIME_MAX {
                 break;
             }
+            self.shard.set_instant(self.instant(now));
             let at = self.readable.pop_front().expect("counted above");
             if let Some((_, unread)) = &mut self.mark {
                 *unread = unread.saturating_sub(1);

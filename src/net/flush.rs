@@ -71,6 +71,7 @@ impl Core {
             self.flush = work;
             return polls;
         }
+        self.shard.counters.histograms.batch_sends.note(batch.len() as u64);
         self.ring.send(&batch, &mut work.results, &mut self.completions);
         work.outgoing = emptied(batch);
         // Every outbox has back what was not sent before anything is done about that.
@@ -106,6 +107,9 @@ impl Core {
             None => shard.outboxes.advance(pending.session, taken),
         };
         shard.counters.sent_frames += complete as u64;
+        if taken > 0 {
+            shard.counters.histograms.send_frames.note(complete as u64);
+        }
     }
 
     fn sent(&mut self, session: u32, slot: u32, result: i32, full: bool) {

@@ -22,6 +22,7 @@ use crate::session::budget::Budget;
 use crate::session::identity::Identity;
 use crate::session::inboxes;
 use crate::shard::Shard;
+use crate::shard::tap::{self, Taps};
 use crate::{mesh, shard};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -118,8 +119,10 @@ pub fn run_and(
     let exporter = Exporter::install()?;
     let draining = Arc::new(AtomicBool::new(false));
     let ready = Arc::new(AtomicBool::new(false));
+    let taps = Arc::new(Taps::default());
     let facts = Facts {
-        exporter,
+        exporter: exporter.clone(),
+        taps: taps.clone(),
         ready: ready.clone(),
         draining: draining.clone(),
         started: Instant::now(),
@@ -159,13 +162,15 @@ pub fn run_and(
         let (extra, ingest_token) = (extra.take().unwrap_or_default(), ingest_token.clone());
         let seed = random()?;
         let (config, topology, shared, up) = (config.clone(), topology.clone(), shared.clone(), up.clone());
+        let tap = tap::View::new(taps.clone());
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
+        let metrics = exporter.add_core();
         let main = move || async move {
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
             let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
             let ends = (port, handovers, clients, shares_clients, publishers, extra);
-            match start_core(index, &config, topology, ends, desk, shared, seed, first_epoch) {
+            match start_core(index, &config, topology, ends, desk, shared, metrics, tap, seed, first_epoch) {
                 Ok(core) => {
                     // The receiver waits for one word from each core.
                     let _ = up.send(Ok(()));
@@ -284,14 +289,16 @@ fn start_core(
     (port, handovers, clients, shares_clients, publishers, extra): Ends,
     desk: Desk,
     shared: Arc<net::Shared>,
+    mut metrics: CoreMetrics,
+    tap: tap::View,
     seed: [u8; 32],
     first_epoch: u64,
 ) -> Result<net::Core, String> {
     let namespaces = config.namespaces().map_err(|error| error.to_string())?;
     let now = Millis((net::sys::monotonic() - shared.origin).as_millis() as u64);
     let options = config.shard_options(topology.cores());
-    let shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
-    let mut metrics = CoreMetrics::new(index);
+    let mut shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
+    shard.tap = tap;
     let setup = net::Setup {
         options: config.net_options(),
         shard,

@@ -90,6 +90,10 @@ pub struct Outboxes {
     laggards: HashMap<u32, Laggard>,
     /// By pattern.
     losses: Vec<Losses>,
+    /// Bytes of events offered to outboxes that lag, since [`Outboxes::take_lag`].
+    lag: u64,
+    /// Sessions ever taken off the front of `dirty`.
+    visited: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +159,8 @@ impl Default for Outboxes {
             frames_memory: 0,
             laggards: HashMap::new(),
             losses: Vec::new(),
+            lag: 0,
+            visited: 0,
         }
     }
 }
@@ -347,6 +353,24 @@ impl Outboxes {
         &self.losses
     }
 
+    /// Sessions whose outbox was full and has not been empty since.
+    #[must_use]
+    pub fn lagging(&self) -> usize {
+        self.laggards.len()
+    }
+
+    /// Bytes of events that were offered to outboxes that lag since the last call, whatever became of them.
+    #[inline]
+    pub fn take_lag(&mut self) -> u64 {
+        std::mem::take(&mut self.lag)
+    }
+
+    /// How many sessions [`Outboxes::next_dirty`] has looked at so far.
+    #[must_use]
+    pub fn visited(&self) -> u64 {
+        self.visited
+    }
+
     /// Sessions that have something to send now.
     #[must_use]
     pub fn dirty_len(&self) -> usize {
@@ -370,6 +394,7 @@ impl Outboxes {
     pub fn next_dirty(&mut self) -> Option<(u32, u32)> {
         while let Some(slot) = self.dirty.pop_front() {
             let outbox = &mut self.boxes[slot as usize];
+            self.visited += 1;
             outbox.dirty = false;
             if outbox.state != State::Closed && !outbox.blocked && outbox.head != NONE {
                 return Some((slot, outbox.transport));
@@ -479,6 +504,7 @@ impl Outboxes {
         let outbox = &mut self.boxes[slot as usize];
         if !std::mem::replace(&mut outbox.dirty, true) {
             self.dirty.push_front(slot);
+            self.visited -= 1;
         }
     }
 
