@@ -11,10 +11,10 @@ mod words;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Arguments, Command, Serve};
+use args::{Arguments, Command, Demo, Serve};
 
 use crate::config::Config;
-use crate::server;
+use crate::{demo, server};
 
 /// The command line or the environment makes no sense.
 const USAGE: u8 = 2;
@@ -49,6 +49,13 @@ fn run(command: Command) -> Result<(), String> {
             let config = configured(&serve)?;
             let is_development = config.is_development();
             server::run(config, serve.ports_file, is_development)
+        }
+        Command::Demo(Demo { listen, ingest, admin, page, cores, speed, ports_file, log }) => {
+            drop((out, err));
+            let cores = usize::from(cores.unwrap_or(0));
+            let page = page.unwrap_or_else(demo::default_page);
+            let program = std::env::args().next().unwrap_or_default();
+            demo::run(demo::Options { page, listen, ingest, admin, cores, speed, ports_file, log, program })
         }
         Command::Check(check) => check::run(&check, &mut out),
         Command::Doctor(doctor) => doctor::run(&doctor, &mut out),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::document::{ConfigError, Document, path};
 use super::{Config, Ingest, Ops};
 use crate::base::secret::Secret;
+use crate::ops::page::RESERVED;
 use crate::ops::{alias, site};
 use crate::session::identity::Algorithm;
 use crate::session::rules::{PathStep, RulesSource};
@@ -174,7 +175,7 @@ pub(super) fn check(
                 "must begin with / and contain no spaces, no ? and no #, as in \"/stats\"".to_owned(),
             );
         }
-        if ["/metrics", "/api/openapi.json"].contains(&&*alias.path) {
+        if ["/metrics", "/api/openapi.json"].iter().chain(&RESERVED).any(|path| **path == *alias.path) {
             return wrong("path", "is a path of the server's own; choose another".to_owned());
         }
         let same = |other: &super::Alias| other.path == alias.path;

@@ -1,5 +1,5 @@
 //! The configuration: TOML to each module's Options. Knows every setting with its default and bounds, and nothing of
-//! what the modules do with them; the reference for operators is `development.toml`.
+//! what the modules do with them; the references for operators are `development.toml` and what `reference` writes.
 
 mod auth;
 mod bounds;
@@ -7,6 +7,7 @@ mod classes;
 mod document;
 mod door;
 mod endpoints;
+mod reference;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ pub use document::ConfigError;
 use document::{Document, path};
 pub use door::{Alias, AliasKind, read_token};
 pub use endpoints::{Endpoint, EndpointKind, EndpointShape};
+pub use reference::reference;
 
 use crate::base::rate::Rate;
 use crate::ingest::publisher;
@@ -937,6 +939,10 @@ mod tests {
             (
                 "[[ops.alias]]\npath = \"/metrics\"\nkind = \"health\"",
                 "2:8: ops.alias[0].path = \"/metrics\": is a path of the server's own; choose another",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/live\"\nkind = \"health\"",
+                "2:8: ops.alias[0].path = \"/live\": is a path of the server's own; choose another",
             ),
             (
                 "[[ops.alias]]\npath = \"/s\"\nkind = \"stats\"",

@@ -6,10 +6,11 @@ use super::flush::JOIN_BYTES_MAX;
 use super::http::{HandOver, Http};
 use super::order::{Horizons, Parking};
 use super::published::Published;
+use super::pulse::Pulses;
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::wake::Bells;
 use super::{Options, sys};
-use crate::base::clock::Millis;
+use crate::base::clock::{Micros, Millis};
 use crate::base::counters;
 use crate::base::ids::{CoreId, SlotRef};
 use crate::base::slab::Slab;
@@ -81,6 +82,8 @@ pub struct Shared {
     pub drain: DrainProgress,
     /// How far the cores are with what came in.
     pub horizons: Horizons,
+    /// Whether the cores turn.
+    pub pulses: Pulses,
     /// Who may come in.
     pub admission: Arc<Admission>,
     /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
@@ -124,6 +127,8 @@ pub struct Setup {
     pub desk: Desk,
     /// Where clients come in.
     pub clients: TcpListener,
+    /// True if that is where other cores' clients come in as well.
+    pub shares_clients: bool,
     /// Where publishers come in.
     pub publishers: TcpListener,
     /// What only one of the cores has.
@@ -155,6 +160,10 @@ pub struct Core {
     listeners: [Option<TcpListener>; LISTENERS.len()],
     /// True for each listener that accepts.
     accepting: [bool; LISTENERS.len()],
+    /// True if other cores accept from the clients' listener as well.
+    shares_clients: bool,
+    /// True from the first turn that has seen the signal to stop.
+    leaving: bool,
     /// The core that gets the next publisher of this host.
     next_neighbour: usize,
     /// The HTTP API's connection, while it is open. It is not counted among publishers.
@@ -204,6 +213,8 @@ pub struct Core {
     identity: u64,
     /// When the core looked at the budget of outboxes.
     budgeted: Millis,
+    /// When the turn before began, if it did something: the next one's beginning is its end.
+    busy_since: Option<u64>,
 }
 
 /// The end of a core.
@@ -239,7 +250,18 @@ impl Core {
     /// # Errors
     /// The kernel refuses the ring.
     pub fn new(setup: Setup) -> io::Result<Core> {
-        let Setup { options, shard, desk, clients, publishers, extra, handovers, shared, publish_counters } = setup;
+        let Setup {
+            options,
+            shard,
+            desk,
+            clients,
+            shares_clients,
+            publishers,
+            extra,
+            handovers,
+            shared,
+            publish_counters,
+        } = setup;
         let ring = Ring::new(shared.bells.eventfd(shard.core())?)?;
         let mut core = Core {
             options,
@@ -247,6 +269,8 @@ impl Core {
             desk,
             listeners: [Some(clients), Some(publishers), extra.neighbours],
             accepting: [false; LISTENERS.len()],
+            shares_clients,
+            leaving: false,
             next_neighbour: 0,
             api: None,
             shared,
@@ -277,6 +301,7 @@ impl Core {
             counted: Millis(0),
             identity: 0,
             budgeted: Millis(0),
+            busy_since: None,
         };
         core.now = core.clock();
         core.shard.inboxes = Inboxes::new(core.shared.inboxes.clone(), core.shard.core());
@@ -300,6 +325,7 @@ impl Core {
             let worked = self.turn();
             if self.is_over() {
                 self.count_now();
+                self.shared.pulses.end(self.shard.core());
                 return;
             }
             if worked {
@@ -336,11 +362,28 @@ impl Core {
         (sys::monotonic() - self.shared.origin).as_nanos() as u64
     }
 
+    /// For what is measured.
+    fn instant(&self, now: Duration) -> Micros {
+        Micros((now - self.shared.origin).as_nanos() as u64 / 1000)
+    }
+
     /// One round of everything. False if there was nothing to do.
     pub fn turn(&mut self) -> bool {
         let began = self.clock_ns();
+        if let Some(since) = self.busy_since.take() {
+            self.shard.counters.histograms.turn.note_ns(began - since);
+        }
+        let worked = self.work(began);
+        self.busy_since = worked.then_some(began);
+        worked
+    }
+
+    fn work(&mut self, began: u64) -> bool {
         self.now = Millis(began / 1_000_000);
         self.shard.counters.turns += 1;
+        self.shared.pulses.beat(self.shard.core());
+        // Once for the whole turn: what is accepted below is still served, or nothing is accepted.
+        self.leaving = self.shared.draining.load(Ordering::Relaxed);
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
         let mut worked = !completions.is_empty();
@@ -348,12 +391,14 @@ impl Core {
             self.complete(completion);
         }
         let unread = self.readable.len();
-        self.mark.get_or_insert((began, unread));
+        if !self.leaves_a_backlog() {
+            self.mark.get_or_insert((began, unread));
+        }
         // Sends report what else happened into the list that a turn takes; it must not lose its memory.
         if self.completions.is_empty() {
             self.completions = completions;
         }
-        if self.shared.draining.load(Ordering::Relaxed) && self.drain.is_none() {
+        if self.leaving && self.drain.is_none() {
             self.begin_drain();
         }
         if let Some(identity) = self.shared.identity.newer_than(&mut self.identity) {
@@ -376,12 +421,16 @@ impl Core {
             outboxes.watch_backlog();
         }
         if !backlogged || outboxes.backlog() <= JOIN_BYTES_MAX as u32 {
+            self.shard.set_instant(self.instant(sys::monotonic()));
             worked |= self.publish_some();
             worked |= self.shard.receive(DELIVERIES_PER_TURN, self.now) < DELIVERIES_PER_TURN;
         }
         // Before anything is sent, as a WebSocket may have just taken over a session.
         worked |= self.act();
         worked |= self.flush_some() > 0;
+        if self.shard.awaits_sends() {
+            self.shard.sent(self.instant(sys::monotonic()));
+        }
         if self.now != self.budgeted {
             self.budgeted = self.now;
             worked |= self.keep_budget();
@@ -521,9 +570,16 @@ impl Core {
             if let Some(listener) = &self.listeners[number as usize]
                 && !std::mem::replace(&mut self.accepting[number as usize], true)
             {
-                self.ring.accept(listener, number);
+                self.ring.accept(listener, number, number != CLIENTS || !self.shares_clients);
             }
         }
+    }
+
+    /// True while connections wait at a listener that several cores share. Whose they will be is not said before one of
+    /// them has accepted them, so none of them has read whatever came in.
+    fn leaves_a_backlog(&self) -> bool {
+        let [clients, ..] = &self.listeners;
+        self.shares_clients && clients.as_ref().is_some_and(|listener| sys::any_readable(&[listener.as_raw_fd()]))
     }
 
     fn accepted(&mut self, listener: u32, stream: TcpStream) {
@@ -605,7 +661,7 @@ impl Core {
         if let Some(error) = error {
             self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(error));
         }
-        if self.drain.is_some() {
+        if self.leaving {
             self.close_listener(listener);
             return;
         }
@@ -685,9 +741,11 @@ impl Core {
         let started = sys::monotonic();
         for index in 0..count {
             // The clock costs 25 ns, a read and its handling 1 to 500 µs.
-            if index > 0 && sys::monotonic() - started > READ_TIME_MAX {
+            let now = if index > 0 { sys::monotonic() } else { started };
+            if now - started > READ_TIME_MAX {
                 break;
             }
+            self.shard.set_instant(self.instant(now));
             let at = self.readable.pop_front().expect("counted above");
             if let Some((_, unread)) = &mut self.mark {
                 *unread = unread.saturating_sub(1);

@@ -1,5 +1,5 @@
-//! Listening sockets: one per core on the same port, so that the kernel spreads connections over cores; and a Unix
-//! socket, which one core listens on.
+//! Listening sockets: one per core on the same port, so that the kernel spreads connections over cores; those that a
+//! service manager has opened; and a Unix socket, which one core listens on.
 
 use super::{steer, sys};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -83,6 +83,36 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Takes over a listening TCP socket that somebody else has opened, with its address. Its connections get what
+/// [`bind`]'s get.
+///
+/// # Errors
+/// It is something else.
+pub fn adopt(descriptor: OwnedFd) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = Socket::from(descriptor);
+    let is_tcp = matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) && socket.r#type()? == Type::STREAM;
+    if !is_tcp || !socket.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no listening TCP socket"));
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_nonblocking(true)?;
+    // Again: whoever opened it may have asked for a short backlog.
+    socket.listen(i32::MAX)?;
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Gives each of `cores` cores one of `listeners`, of which there are at least one and at most as many as cores: its
+/// own, or one that it shares.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn share(listeners: &[TcpListener], cores: usize) -> io::Result<Vec<TcpListener>> {
+    (0..cores).map(|core| listeners[core % listeners.len()].try_clone()).collect()
+}
+
 /// The file of a Unix socket that we listen on. Dropped, it is removed, unless another one has taken its place.
 #[derive(Debug)]
 pub struct SocketFile {
@@ -161,6 +191,30 @@ impl Drop for SocketFile {
 mod tests {
     use super::*;
     use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn only_a_listening_tcp_socket_is_taken_over() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        let (adopted, its_address) = adopt(listener.into()).unwrap();
+        assert_eq!(its_address, address);
+        let (accepted, _) = adopted.accept().unwrap();
+        assert!(accepted.nodelay().unwrap(), "as with a listener of our own");
+        for cores in [1, 3] {
+            let addresses = share(std::slice::from_ref(&adopted), cores).unwrap();
+            assert!(addresses.iter().all(|listener| listener.local_addr().unwrap() == address));
+            assert_eq!(addresses.len(), cores);
+        }
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let unix = UnixStream::pair().unwrap().0;
+        let file = fs::File::open("/dev/null").unwrap();
+        let others = [stream.into(), datagrams.into(), OwnedFd::from(bound), unix.into(), file.into()];
+        for (number, other) in others.into_iter().enumerate() {
+            assert!(adopt(other).is_err(), "{number}");
+        }
+    }
 
     #[test]
     fn a_dead_socket_is_replaced_and_a_live_one_is_not() {

@@ -12,6 +12,7 @@ mod inbox;
 pub mod listener;
 mod order;
 mod published;
+pub mod pulse;
 mod ring;
 pub mod steer;
 pub mod sys;

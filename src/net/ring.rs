@@ -116,11 +116,19 @@ impl Ring {
         Ok(Ring { ring, bell: File::from(bell), deadlines: Vec::new(), retries: 0 })
     }
 
-    /// Accepts connections until [`Completion::AcceptEnded`].
-    pub fn accept(&mut self, listener: &TcpListener, number: u32) {
+    /// Accepts connections until [`Completion::AcceptEnded`]: the next one, or also those after it (`multi`).
+    ///
+    /// Of several rings that wait at one listener, the kernel wakes the one that has waited longest. So each gets its
+    /// share if each asks anew for every connection; with `multi` the first ring stays the first, and gets them all.
+    pub fn accept(&mut self, listener: &TcpListener, number: u32, multi: bool) {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let at = SlotRef { slot: number, generation: 0 };
-        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(flags).build();
+        let listener = Fd(listener.as_raw_fd());
+        let entry = if multi {
+            opcode::AcceptMulti::new(listener).flags(flags).build()
+        } else {
+            opcode::Accept::new(listener, std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build()
+        };
         self.push(&entry.user_data(token(ACCEPT, at)));
     }
 

@@ -5,6 +5,7 @@ use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A new eventfd, blocking, at zero.
@@ -158,6 +159,22 @@ pub fn clock_discipline() -> io::Result<(bool, Duration)> {
         return Err(io::Error::last_os_error());
     }
     Ok((state.status & libc::STA_UNSYNC == 0, Duration::from_micros(state.maxerror.max(0) as u64)))
+}
+
+/// The descriptors that a service manager has handed over by `LISTEN_FDS`, closed on exec; none the second time. To be
+/// called before anything else opens descriptors.
+///
+/// # Errors
+/// They are not there, or the variables make no sense.
+pub fn inherited() -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the manager opened them for this process, which `LISTEN_PID` names, and they are open: `listen_fds` looks
+    // at both. They are nobody else's, as this is the only place that takes them, once, and what opens descriptors gets
+    // others.
+    Ok(sd_notify::listen_fds()?.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 
 /// Raises the soft limit of open files to the hard one, and returns it: every client takes a descriptor.

@@ -1,11 +1,16 @@
 //! Wiring: cores, rings, listeners, signals, drain. The one place where everything meets.
 
 pub mod logging;
+mod manager;
+mod watchdog;
 
+use self::manager::Inherited;
+use self::watchdog::Watchdog;
 use crate::base::clock::Millis;
 use crate::base::ids::Topology;
 use crate::config::{Config, ConfigError, Steer};
 use crate::ingest::publisher::Desk;
+use crate::net::pulse::Pulses;
 use crate::net::wake::Bells;
 use crate::net::{self, cpus, executor, listener};
 use crate::ops::access::Access;
@@ -17,6 +22,7 @@ use crate::session::budget::Budget;
 use crate::session::identity::Identity;
 use crate::session::inboxes;
 use crate::shard::Shard;
+use crate::shard::tap::{self, Taps};
 use crate::{mesh, shard};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -26,7 +32,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The most descriptors for which the kernel's table is made at the start: 2 MB.
 const DESCRIPTORS_RESERVED: u64 = 1 << 18;
@@ -35,10 +41,13 @@ const HANDOVER_SLOTS: usize = 64;
 
 /// Where the process listens, ports picked.
 #[derive(Clone, Copy, Debug)]
-struct Addresses {
-    listen: SocketAddr,
-    ingest: SocketAddr,
-    admin: SocketAddr,
+pub struct Addresses {
+    /// For clients.
+    pub listen: SocketAddr,
+    /// For publishers.
+    pub ingest: SocketAddr,
+    /// For operators.
+    pub admin: SocketAddr,
 }
 
 /// Serves until SIGTERM or SIGINT, drains, and returns.
@@ -46,7 +55,31 @@ struct Addresses {
 /// # Errors
 /// A sentence for the operator: what could not be had, and by which key it is set.
 pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Result<(), String> {
+    run_and(config, development, |Addresses { listen, ingest, admin }| match ports_file {
+        Some(file) => write_ports(&file, &[("listen", listen), ("ingest", ingest), ("admin", admin)]),
+        None => Ok(()),
+    })
+}
+
+/// The same, and calls `ready_then` when all ports are open; an error of it ends the process.
+///
+/// # Errors
+/// As [`run`], and those of `ready_then`.
+pub fn run_and(
+    mut config: Config,
+    development: bool,
+    ready_then: impl FnOnce(Addresses) -> Result<(), String>,
+) -> Result<(), String> {
     logging::install(&config.log)?;
+    let inherited = Inherited::take()?;
+    if let Some(Inherited { address, .. }) = inherited {
+        tracing::info!(%address, "clients come in by the service manager's socket, not by server.listen");
+        config.server.listen = address;
+        config.check_exposure().map_err(|error| format!("the socket of LISTEN_FDS: {error}"))?;
+        if config.server.steer != Steer::Hash {
+            tracing::warn!("server.steer does not hold for the service manager's sockets: the kernel spreads clients");
+        }
+    }
     // Before any thread starts: every thread inherits the mask, and none but this one is told.
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -64,10 +97,13 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     if cores > cpus.len() {
         tracing::warn!(cores, processors = cpus.len(), "more cores than processors: they are not pinned and share");
     }
-    let clients = match config.server.steer {
-        Steer::Hash => bind("clients", "server.listen", config.server.listen, cores)?,
-        Steer::Cpu => bind_steered(config.server.listen, cores, &cpus)?,
+    let (clients, shares_clients) = match (&inherited, config.server.steer) {
+        (Some(inherited), _) => inherited.deal(cores)?,
+        (None, Steer::Hash) => (bind("clients", "server.listen", config.server.listen, cores)?, false),
+        (None, Steer::Cpu) => (bind_steered(config.server.listen, cores, &cpus)?, false),
     };
+    // The cores have their own descriptors of them, and close them when they drain.
+    drop(inherited);
     let publishers = bind("publishers", "ingest.listen", config.ingest.listen, cores)?;
     let address = |listeners: &[TcpListener]| {
         listeners[0].local_addr().map_err(|error| format!("cannot read back a listener's address: {error}"))
@@ -86,8 +122,10 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     let exporter = Exporter::install()?;
     let draining = Arc::new(AtomicBool::new(false));
     let ready = Arc::new(AtomicBool::new(false));
+    let taps = Arc::new(Taps::default());
     let facts = Facts {
-        exporter,
+        exporter: exporter.clone(),
+        taps: taps.clone(),
         ready: ready.clone(),
         draining: draining.clone(),
         started: Instant::now(),
@@ -107,6 +145,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         draining: AtomicBool::new(false),
         drain: net::DrainProgress::new(cores),
         horizons: net::Horizons::new(cores),
+        pulses: Pulses::new(cores),
         polling: AtomicUsize::new(0),
         budget: Budget::new(cores, config.limits.outboxes_bytes_max),
         inboxes: Arc::new(inboxes::Budget::new(cores, config.limits.inboxes_bytes_max)),
@@ -126,13 +165,15 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         let (extra, ingest_token) = (extra.take().unwrap_or_default(), ingest_token.clone());
         let seed = random()?;
         let (config, topology, shared, up) = (config.clone(), topology.clone(), shared.clone(), up.clone());
+        let tap = tap::View::new(taps.clone());
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
+        let metrics = exporter.add_core();
         let main = move || async move {
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
             let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
-            let ends = (port, handovers, clients, publishers, extra);
-            match start_core(index, &config, topology, ends, desk, shared, seed, first_epoch) {
+            let ends = (port, handovers, clients, shares_clients, publishers, extra);
+            match start_core(index, &config, topology, ends, desk, shared, metrics, tap, seed, first_epoch) {
                 Ok(core) => {
                     // The receiver waits for one word from each core.
                     let _ = up.send(Ok(()));
@@ -163,18 +204,28 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         version = env!("CARGO_PKG_VERSION"), mode = "single-server", cores, %listen, %ingest, %admin,
         "roomcast is ready"
     );
-    if let Some(file) = ports_file {
-        write_ports(&file, addresses)?;
-    }
+    ready_then(addresses)?;
+    let _watchdog = match manager::watchdog() {
+        Some(patience) => Some(Watchdog::start(shared.clone(), patience, manager::alive)?),
+        None => None,
+    };
+    let status = format!("serving clients on {listen}, cores: {cores}");
+    manager::ready(&status);
 
     let signal = loop {
         match signals.forever().next() {
-            Some(SIGHUP) => reload(&config, &shared),
+            Some(SIGHUP) => {
+                manager::reloading();
+                reload(&config, &shared);
+                manager::ready(&status);
+            }
             Some(SIGINT) => break "SIGINT",
             _ => break "SIGTERM",
         }
     };
     tracing::info!(signal, drain_ms_max = config.server.drain_ms_max, "draining");
+    let drain_max = Duration::from_millis(config.server.drain_ms_max);
+    manager::stopping(drain_max, &format!("draining, for {drain_max:?} at most"));
     draining.store(true, Ordering::SeqCst);
     shared.draining.store(true, Ordering::SeqCst);
     shared.bells.ring_all();
@@ -228,6 +279,7 @@ type Ends = (
     mesh::Port<shard::messages::Up, shard::messages::Down>,
     mesh::Plane<net::HandOver>,
     TcpListener,
+    bool,
     TcpListener,
     net::Extra,
 );
@@ -237,22 +289,25 @@ fn start_core(
     index: usize,
     config: &Config,
     topology: Topology,
-    (port, handovers, clients, publishers, extra): Ends,
+    (port, handovers, clients, shares_clients, publishers, extra): Ends,
     desk: Desk,
     shared: Arc<net::Shared>,
+    mut metrics: CoreMetrics,
+    tap: tap::View,
     seed: [u8; 32],
     first_epoch: u64,
 ) -> Result<net::Core, String> {
     let namespaces = config.namespaces().map_err(|error| error.to_string())?;
     let now = Millis((net::sys::monotonic() - shared.origin).as_millis() as u64);
     let options = config.shard_options(topology.cores());
-    let shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
-    let mut metrics = CoreMetrics::new(index);
+    let mut shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
+    shard.tap = tap;
     let setup = net::Setup {
         options: config.net_options(),
         shard,
         desk,
         clients,
+        shares_clients,
         publishers,
         extra,
         handovers,
@@ -326,10 +381,13 @@ fn random<const N: usize>() -> Result<[u8; N], String> {
     Ok(bytes)
 }
 
-/// Tells where the process listens. Whoever sees the file sees all of it.
-fn write_ports(file: &Path, addresses: Addresses) -> Result<(), String> {
-    let Addresses { listen, ingest, admin } = addresses;
-    let text = format!("{{\"listen\":\"{listen}\",\"ingest\":\"{ingest}\",\"admin\":\"{admin}\"}}\n");
+/// Tells where the process listens, as JSON. Whoever sees the file sees all of it.
+///
+/// # Errors
+/// A sentence for the operator: why it cannot be written.
+pub fn write_ports(file: &Path, ports: &[(&str, SocketAddr)]) -> Result<(), String> {
+    let members: Vec<String> = ports.iter().map(|(name, address)| format!("\"{name}\":\"{address}\"")).collect();
+    let text = format!("{{{}}}\n", members.join(","));
     let mut unfinished = file.as_os_str().to_owned();
     unfinished.push(".tmp");
     std::fs::write(&unfinished, text)
