@@ -50,7 +50,7 @@ fn start() -> Running {
         budget: Budget::new(1, 0),
         inboxes: Arc::new(inboxes::Budget::new(1, 0)),
         admission: Admission::new(Default::default()),
-        identity: net::Published::new(None),
+        settings: net::Published::new(net::Step::Start),
     });
     let loopback = "127.0.0.1:0".parse().unwrap();
     let client_listener = listener::bind(loopback, 1).unwrap().remove(0);
@@ -105,6 +105,7 @@ fn start() -> Running {
                 trusted_proxies: TrustedProxies::default(),
                 outbox_bytes_max: 1 << 20,
                 drain_ms_max: 5_000,
+                drain_clients_per_s: 0,
             },
             shard,
             desk: Desk::new(ingest, vec![false]),

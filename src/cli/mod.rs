@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use args::{Arguments, Command, Serve};
 
 use crate::config::Config;
-use crate::server;
+use crate::server::{self, reload::Reread};
 
 /// The command line or the environment makes no sense.
 const USAGE: u8 = 2;
@@ -45,9 +45,10 @@ fn run(command: Command) -> Result<(), String> {
         Command::Serve(serve) => {
             // The server logs from many threads.
             drop((out, err));
-            let config = configured(&serve)?;
-            let is_development = config.is_development();
-            server::run(config, serve.ports_file, is_development)
+            let (config, ports_file) = (configured(&serve)?, serve.ports_file.clone());
+            // Flags and variables stand over the file whenever it is read.
+            let reread = serve.config.is_some().then(|| Box::new(move || configured(&serve)) as Reread);
+            server::run(config, reread, ports_file)
         }
         Command::Check(check) => check::run(&check, &mut out),
         Command::Pub(publish) => publish::run(&publish, &mut io::stdin().lock(), &mut out, &mut err),

@@ -60,6 +60,14 @@ pub(crate) const NUMBERS: &[Number] = &[
     number("server.cores", 0, CORES_MAX as u64, |c| c.server.cores as u64),
     // 0 closes at once. Service managers kill long before an hour is over.
     number("server.drain_ms_max", 0, HOUR_MS, |c| c.server.drain_ms_max),
+    // Faster than clients can come back anywhere.
+    Number {
+        key: "server.drain_clients_per_s",
+        min: 1,
+        max: RATE_MAX,
+        zero: Some("as many as are done in a third of server.drain_ms_max"),
+        get: |c| c.server.drain_clients_per_s.into(),
+    },
     // 0 leaves it to the browser, 5 s. None remembers an answer for more than a day.
     number("cors.max_age_s", 0, DAY_MS / 1000, |c| u64::from(c.cors.max_age_s)),
     // Clocks that differ by more than an hour are wrong, and a token that is over must be over some day.

@@ -3,6 +3,7 @@
 
 mod auth;
 mod bounds;
+mod changes;
 mod classes;
 mod document;
 mod door;
@@ -18,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use auth::{Auth, AuthKey};
 pub(crate) use bounds::NUMBERS;
+pub use changes::{Effect, Update};
 pub use document::ConfigError;
 use document::{Document, path};
 pub use door::{Alias, AliasKind, read_token};
@@ -103,6 +105,8 @@ pub struct Server {
     pub cores: usize,
     /// From the signal to stop until all connections are closed.
     pub drain_ms_max: u64,
+    /// Clients to send away in a second then; 0: as many as are done in a third of that time.
+    pub drain_clients_per_s: u32,
     /// True: clients may reach the server from elsewhere although it does not authenticate them.
     pub public: bool,
     /// Addresses and networks of proxies whose `X-Forwarded-For` counts.
@@ -277,7 +281,14 @@ fn loopback(port: u16) -> SocketAddr {
 impl Default for Server {
     fn default() -> Server {
         let trusted_proxies = Vec::new();
-        Server { listen: loopback(3000), cores: 0, drain_ms_max: 10_000, public: false, trusted_proxies }
+        Server {
+            listen: loopback(3000),
+            cores: 0,
+            drain_ms_max: 10_000,
+            drain_clients_per_s: 0,
+            public: false,
+            trusted_proxies,
+        }
     }
 }
 
@@ -543,6 +554,7 @@ impl Config {
             trusted_proxies: self.trusted_proxies.clone(),
             outbox_bytes_max: self.limits.outbox_bytes_max,
             drain_ms_max: self.server.drain_ms_max,
+            drain_clients_per_s: self.server.drain_clients_per_s,
         }
     }
 
@@ -845,7 +857,7 @@ mod tests {
             (
                 "[server]\ncolour = 1",
                 "2:1: server.colour: there is no such key; the keys here are listen, cores, drain_ms_max, \
-                 public, trusted_proxies",
+                 drain_clients_per_s, public, trusted_proxies",
             ),
             ("log = 3", "1:7: log = 3: must be a table of keys"),
             ("[server]\ncores = 1\ncores = 2", "3:1: cores is set twice; remove one of them"),

@@ -2,11 +2,13 @@
 //! others; the loop sleeps only when there is nothing left to do.
 
 use super::conn::{Conn, Role};
+use super::drain::{Drain, DrainProgress};
 use super::flush::JOIN_BYTES_MAX;
 use super::http::{HandOver, Http};
 use super::order::{Horizons, Parking};
 use super::published::Published;
 use super::ring::{Completion, Ring, SENDS_MAX};
+use super::settings::Step;
 use super::wake::Bells;
 use super::{Options, sys};
 use crate::base::clock::Millis;
@@ -18,9 +20,8 @@ use crate::ingest::publisher::{Desk, Progress, Publisher};
 use crate::mesh::Plane;
 use crate::session::admission::Admission;
 use crate::session::budget::Budget;
-use crate::session::identity::Identity;
 use crate::session::inboxes::{self, Inboxes};
-use crate::shard::{Action, Closing, GOING_AWAY, OVER_BUDGET, SLOW_CONSUMER, Shard};
+use crate::shard::{Action, Closing, OVER_BUDGET, SLOW_CONSUMER, Shard};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -55,18 +56,16 @@ const LINGER_MS_MAX: u64 = 1_000;
 const ACCEPT_PAUSE_MS: u64 = 100;
 /// Arrivals are noted until nobody has polled for this long: turning that on and off costs the kernel more than it.
 const STAMPING_MS: u64 = 60_000;
-/// While draining, clients are closed in steps of this length.
-const DRAIN_STEP_MS: u64 = 20;
 
 const CLIENTS: u32 = 0;
 const PUBLISHERS: u32 = 1;
 /// Publishers of this host, by their Unix socket: one core listens, and deals them out.
 const NEIGHBOURS: u32 = 2;
-const LISTENERS: [u32; 3] = [CLIENTS, PUBLISHERS, NEIGHBOURS];
+pub(super) const LISTENERS: [u32; 3] = [CLIENTS, PUBLISHERS, NEIGHBOURS];
 /// Timer keys beyond all slots: the core's own deadlines.
 const ACCEPT_AGAIN: SlotRef = SlotRef { slot: u32::MAX, generation: 0 };
-const DRAIN_STEP: SlotRef = SlotRef { slot: u32::MAX, generation: 1 };
-const DRAIN_END: SlotRef = SlotRef { slot: u32::MAX, generation: 2 };
+pub(super) const DRAIN_STEP: SlotRef = SlotRef { slot: u32::MAX, generation: 1 };
+pub(super) const DRAIN_END: SlotRef = SlotRef { slot: u32::MAX, generation: 2 };
 
 /// What the cores of a process share.
 #[derive(Debug)]
@@ -85,33 +84,12 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
     pub polling: AtomicUsize,
-    /// How clients are identified; it may change while they are connected.
-    pub identity: Published<Option<Arc<Identity>>>,
+    /// What has changed since the cores were made.
+    pub settings: Published<Step>,
     /// What the cores' outboxes take, and may take.
     pub budget: Budget,
     /// What the cores' clients have sent and is not handled, and how much that may be.
     pub inboxes: Arc<inboxes::Budget>,
-}
-
-/// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher
-/// has handed over reaches the clients before these are sent away.
-#[derive(Debug)]
-pub struct DrainProgress {
-    /// Cores that still handle publishers' lines.
-    publishing: AtomicUsize,
-    /// Cores that may still have to order events.
-    ordering: AtomicUsize,
-    /// Cores that still have connections. A core goes on until there is none: others may need the rooms that it owns.
-    open: AtomicUsize,
-}
-
-impl DrainProgress {
-    /// No core has begun.
-    #[must_use]
-    pub fn new(cores: usize) -> DrainProgress {
-        let all = || AtomicUsize::new(cores);
-        DrainProgress { publishing: all(), ordering: all(), open: all() }
-    }
 }
 
 /// What a core is made of.
@@ -154,11 +132,11 @@ pub struct Core {
     /// `None` once the core drains: what would wait in the backlog goes elsewhere.
     listeners: [Option<TcpListener>; LISTENERS.len()],
     /// True for each listener that accepts.
-    accepting: [bool; LISTENERS.len()],
+    pub(super) accepting: [bool; LISTENERS.len()],
     /// The core that gets the next publisher of this host.
     next_neighbour: usize,
     /// The HTTP API's connection, while it is open. It is not counted among publishers.
-    api: Option<SlotRef>,
+    pub(super) api: Option<SlotRef>,
     pub(super) shared: Arc<Shared>,
     publish_counters: Box<dyn FnMut(&mut Shard)>,
     pub(super) ring: Ring,
@@ -200,37 +178,10 @@ pub struct Core {
     fired: Vec<SlotRef>,
     pub(super) drain: Option<Drain>,
     counted: Millis,
-    /// The version of the shard's identity.
-    identity: u64,
+    /// The version of the settings that hold here.
+    pub(super) settings: u64,
     /// When the core looked at the budget of outboxes.
     budgeted: Millis,
-}
-
-/// The end of a core.
-#[derive(Debug)]
-pub(super) struct Drain {
-    stage: Stage,
-    /// Clients are sent away from here on, whatever is left to be done for them.
-    clients_at: Millis,
-    /// Clients to be closed in each step.
-    per_step: usize,
-    /// Where in the table of connections the next step begins.
-    next: u32,
-    /// True once the core has told the others that it has no connections.
-    reported: bool,
-}
-
-/// What a draining core waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Its publishers' whole lines are handled and answered.
-    Publishing,
-    /// All cores have got there, and what they published is ordered.
-    Ordering,
-    /// All cores have got there, and what they ordered is delivered and sent.
-    Delivering,
-    /// Clients are closed, step by step.
-    Closing,
 }
 
 impl Core {
@@ -275,7 +226,7 @@ impl Core {
             fired: Vec::new(),
             drain: None,
             counted: Millis(0),
-            identity: 0,
+            settings: 0,
             budgeted: Millis(0),
         };
         core.now = core.clock();
@@ -356,9 +307,7 @@ impl Core {
         if self.shared.draining.load(Ordering::Relaxed) && self.drain.is_none() {
             self.begin_drain();
         }
-        if let Some(identity) = self.shared.identity.newer_than(&mut self.identity) {
-            self.shard.set_identity((*identity).clone());
-        }
+        self.take_settings();
         self.fire_timers();
         self.shard.advance(self.now);
         worked |= self.act();
@@ -666,7 +615,7 @@ impl Core {
     }
 
     /// Has the publisher looked at in the next turn.
-    fn hold_up(&mut self, at: SlotRef) {
+    pub(super) fn hold_up(&mut self, at: SlotRef) {
         if !self.held_up.contains(&at) {
             self.held_up.push(at);
         }
@@ -1105,117 +1054,10 @@ impl Core {
         }
     }
 
-    fn close_listener(&mut self, number: u32) {
+    pub(super) fn close_listener(&mut self, number: u32) {
         if number == CLIENTS {
             self.shared.horizons.listens(self.shard.core(), -1);
         }
         self.listeners[number as usize] = None;
-    }
-
-    fn begin_drain(&mut self) {
-        for number in LISTENERS {
-            if self.accepting[number as usize] {
-                self.ring.cancel_accept(number);
-            } else {
-                self.close_listener(number);
-            }
-        }
-        for at in self.conns.iter().map(|(at, _)| at).collect::<Vec<_>>() {
-            if let Role::Publisher(publisher) = &mut self.conns[at.slot].role {
-                // Nothing more is taken from it. Whole lines that are here are handled and answered.
-                publisher.stop();
-                self.conns[at.slot].paused = true;
-                self.hold_up(at);
-            }
-        }
-        // A third of the time for what is under way, a third for closing one client after the other, the rest for the
-        // last ones' answers.
-        let third = self.options.drain_ms_max / 3;
-        let per_step = self.conns.len().div_ceil((third / DRAIN_STEP_MS).max(1) as usize).max(1);
-        let clients_at = self.now.after(third);
-        // Early enough for the receipts to be written before clients and publishers are sent away.
-        self.shard.hurry_asks(self.now.after(third / 2));
-        self.drain = Some(Drain { stage: Stage::Publishing, clients_at, per_step, next: 0, reported: false });
-        self.timers.arm(self.now, DRAIN_STEP);
-        self.timers.arm(self.now.after(self.options.drain_ms_max), DRAIN_END);
-    }
-
-    /// Moves the drain to its next stage when the time has come.
-    fn drain_on(&mut self) {
-        let Some(drain) = &self.drain else { return };
-        let (progress, port) = (&self.shared.drain, &self.shard.port);
-        let done = |stage: &AtomicUsize| stage.load(Ordering::SeqCst) == 0;
-        let late = self.now >= drain.clients_at;
-        let (passed, next) = match drain.stage {
-            Stage::Publishing if self.shard.counters.publishers == 0 && self.api.is_none() || late => {
-                (Some(&progress.publishing), Stage::Ordering)
-            }
-            Stage::Ordering if done(&progress.publishing) && port.up.is_at_rest() || late => {
-                (Some(&progress.ordering), Stage::Delivering)
-            }
-            Stage::Delivering
-                if done(&progress.ordering) && port.down.is_at_rest() && self.shard.outboxes.dirty_len() == 0
-                    || late =>
-            {
-                (None, Stage::Closing)
-            }
-            _ => return,
-        };
-        if passed.is_some_and(|stage| stage.fetch_sub(1, Ordering::SeqCst) == 1) {
-            self.shared.bells.ring_all();
-        }
-        if let Some(drain) = &mut self.drain {
-            drain.stage = next;
-        }
-    }
-
-    fn drain_step(&mut self) {
-        let Some(drain) = &mut self.drain else { unreachable!("only a drain has steps") };
-        self.timers.arm(self.now.after(DRAIN_STEP_MS), DRAIN_STEP);
-        if drain.stage != Stage::Closing {
-            return;
-        }
-        let (next, per_step) = (drain.next, drain.per_step);
-        let due: Vec<SlotRef> =
-            self.conns.iter().map(|(at, _)| at).filter(|at| at.slot >= next).take(per_step).collect();
-        if let Some(last) = due.last() {
-            drain.next = last.slot + 1;
-        }
-        for at in due {
-            match &self.conns[at.slot].role {
-                Role::WebSocket { session, .. } => {
-                    let session = *session;
-                    self.shard.shut(session, GOING_AWAY);
-                }
-                Role::Http(http) => match http.waits_for() {
-                    Some(session) => self.shard.shut(session, GOING_AWAY),
-                    None if http.is_idle() => self.finish(at, GOING_AWAY.label),
-                    // Its response ends the connection.
-                    None => {}
-                },
-                Role::Probe { .. } => self.close_probe(at, GOING_AWAY),
-                Role::Publisher(_) => self.finish(at, GOING_AWAY.label),
-                Role::Closing { .. } | Role::Lingering { .. } | Role::TurnedAway | Role::Dead => {}
-            }
-        }
-    }
-
-    fn drain_end(&mut self) {
-        let left: Vec<SlotRef> = self.conns.iter().map(|(at, _)| at).collect();
-        for at in left {
-            self.finish(at, GOING_AWAY.label);
-        }
-    }
-
-    /// True when this core and all others have closed their last connection.
-    fn is_over(&mut self) -> bool {
-        let Some(drain) = &mut self.drain else { return false };
-        if self.conns.is_empty() && !std::mem::replace(&mut drain.reported, true) {
-            let before = self.shared.drain.open.fetch_sub(1, Ordering::SeqCst);
-            if before == 1 {
-                self.shared.bells.ring_all();
-            }
-        }
-        drain.reported && self.shared.drain.open.load(Ordering::SeqCst) == 0
     }
 }

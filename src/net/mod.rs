@@ -4,6 +4,7 @@ mod admit;
 mod client;
 mod conn;
 mod core;
+mod drain;
 pub mod executor;
 mod flush;
 mod http;
@@ -12,13 +13,16 @@ pub mod listener;
 mod order;
 mod published;
 mod ring;
+mod settings;
 pub mod sys;
 pub mod wake;
 
-pub use self::core::{Core, DrainProgress, Extra, Setup, Shared};
+pub use self::core::{Core, Extra, Setup, Shared};
+pub use self::drain::DrainProgress;
 pub use self::http::{HandOver, HandedOver};
 pub use self::order::Horizons;
 pub use self::published::Published;
+pub use self::settings::{Settings, Step};
 
 use crate::proto::cors::Cors;
 use crate::proto::forwarded::TrustedProxies;
@@ -45,6 +49,8 @@ pub struct Options {
     pub outbox_bytes_max: u32,
     /// From the signal to stop until all connections are closed.
     pub drain_ms_max: u64,
+    /// Clients that all cores together send away in a second then; 0: as many as are done in a third of that time.
+    pub drain_clients_per_s: u32,
 }
 
 /// A path on the clients' port.

@@ -5,6 +5,26 @@ use crate::shard::Shard;
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// By `outcome`.
+const RELOADS: &str = "roomcast_config_reloads_total";
+const CONFIG_TIME: &str = "roomcast_config_last_good_timestamp_seconds";
+const RESTART_KEYS: &str = "roomcast_config_restart_keys";
+
+/// The config was read just now, and holds.
+pub fn config_holds() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    metrics::gauge!(CONFIG_TIME).set(now);
+}
+
+/// The config was to be read again: `ok`, with so many changes that need a restart, or `refused`.
+pub fn count_reload(outcome: &'static str, restart_keys: usize) {
+    metrics::counter!(RELOADS, "outcome" => outcome).increment(1);
+    if outcome == "ok" {
+        metrics::gauge!(RESTART_KEYS).set(restart_keys as f64);
+    }
+}
 
 /// Renders what all cores have published.
 #[derive(Clone, Debug)]
@@ -40,6 +60,13 @@ impl Exporter {
             "Connections on the operators' port closed without an answer, by reason: pushed_out by a new one as all \
              places were taken, no_place, timeout, idle."
         );
+        metrics::describe_counter!(RELOADS, "Times that the config was to be read again, by outcome (ok, refused).");
+        metrics::describe_gauge!(CONFIG_TIME, "When the config that holds was read, in seconds of Unix time.");
+        metrics::describe_gauge!(RESTART_KEYS, "Changes in the config file, as last read, that need a restart.");
+        for outcome in ["ok", "refused"] {
+            metrics::counter!(RELOADS, "outcome" => outcome).absolute(0);
+        }
+        metrics::gauge!(RESTART_KEYS).set(0.0);
         metrics::describe_gauge!("roomcast_info", "Always 1; its labels tell the version.");
         metrics::gauge!("roomcast_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         metrics::describe_gauge!("process_resident_memory_bytes", "Memory of the process that is in RAM.");

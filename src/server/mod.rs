@@ -1,13 +1,14 @@
 //! Wiring: cores, rings, listeners, signals, drain. The one place where everything meets.
 
 pub mod logging;
+pub mod reload;
 
 use crate::base::clock::Millis;
 use crate::base::ids::Topology;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::ingest::publisher::Desk;
 use crate::net::wake::Bells;
-use crate::net::{self, executor, listener};
+use crate::net::{self, Step, executor, listener};
 use crate::ops::access::Access;
 use crate::ops::admin;
 use crate::ops::metrics::{CoreMetrics, Exporter};
@@ -18,6 +19,7 @@ use crate::session::identity::Identity;
 use crate::session::inboxes;
 use crate::shard::Shard;
 use crate::{mesh, shard};
+use reload::{Reloader, Reread};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -41,16 +43,16 @@ struct Addresses {
     admin: SocketAddr,
 }
 
-/// Serves until SIGTERM or SIGINT, drains, and returns.
+/// Serves until SIGTERM or SIGINT, drains, and returns. On SIGHUP the config is read again by `reread`.
 ///
 /// # Errors
 /// A sentence for the operator: what could not be had, and by which key it is set.
-pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Result<(), String> {
+pub fn run(config: Config, reread: Option<Reread>, ports_file: Option<PathBuf>) -> Result<(), String> {
     logging::install(&config.log)?;
     // Before any thread starts: every thread inherits the mask, and none but this one is told.
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let identity = identity(&config).map_err(|error| error.to_string())?;
+    let identity = reload::identity(&config).map_err(|error| error.to_string())?;
     match net::sys::raise_descriptor_limit() {
         Ok(limit) => {
             if let Err(error) = net::sys::reserve_descriptors(limit.min(DESCRIPTORS_RESERVED)) {
@@ -108,7 +110,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         budget: Budget::new(cores, config.limits.outboxes_bytes_max),
         inboxes: Arc::new(inboxes::Budget::new(cores, config.limits.inboxes_bytes_max)),
         admission: Admission::new(config.admission_options()),
-        identity: net::Published::new(identity),
+        settings: net::Published::new(Step::Start),
     });
     let config = Arc::new(config);
     let topology = Topology::new(cores, u128::from_ne_bytes(random()?));
@@ -123,13 +125,14 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         let (extra, ingest_token) = (extra.take().unwrap_or_default(), ingest_token.clone());
         let seed = random()?;
         let (config, topology, shared, up) = (config.clone(), topology.clone(), shared.clone(), up.clone());
+        let identity = identity.clone();
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
         let main = move || async move {
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
             let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
             let ends = (port, handovers, clients, publishers, extra);
-            match start_core(index, &config, topology, ends, desk, shared, seed, first_epoch) {
+            match start_core(index, &config, topology, ends, desk, identity, shared, seed, first_epoch) {
                 Ok(core) => {
                     // The receiver waits for one word from each core.
                     let _ = up.send(Ok(()));
@@ -147,7 +150,7 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
 
     ready.store(true, Ordering::SeqCst);
     let addresses = Addresses { listen, ingest, admin };
-    if development {
+    if config.is_development() {
         tracing::warn!(
             "no --config: this is the open development config, in which every client may join every room; it serves \
              loopback only"
@@ -164,14 +167,15 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
         write_ports(&file, addresses)?;
     }
 
+    let mut reloader = Reloader::new(reread, config.as_ref().clone(), shared.clone(), cores);
     let signal = loop {
         match signals.forever().next() {
-            Some(SIGHUP) => reload(&config, &shared),
+            Some(SIGHUP) => drop(reloader.reload()),
             Some(SIGINT) => break "SIGINT",
             _ => break "SIGTERM",
         }
     };
-    tracing::info!(signal, drain_ms_max = config.server.drain_ms_max, "draining");
+    tracing::info!(signal, drain_ms_max = reloader.config().server.drain_ms_max, "draining");
     draining.store(true, Ordering::SeqCst);
     shared.draining.store(true, Ordering::SeqCst);
     shared.bells.ring_all();
@@ -186,28 +190,6 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
     }
     tracing::info!("drained");
     Ok(())
-}
-
-/// Reads the keys that clients' tokens are verified by.
-fn identity(config: &Config) -> Result<Option<Arc<Identity>>, ConfigError> {
-    let Some((identity, warnings)) = config.identity()? else { return Ok(None) };
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    Ok(Some(Arc::new(identity)))
-}
-
-/// Has all cores verify by the keys as they stand in their files now; if one of them is bad, by the former ones.
-fn reload(config: &Config, shared: &net::Shared) {
-    match identity(config) {
-        Ok(None) => tracing::info!("SIGHUP: there are no keys to read again"),
-        Ok(identity) => {
-            shared.identity.publish(identity);
-            shared.bells.ring_all();
-            tracing::info!("SIGHUP: the keys were read again");
-        }
-        Err(error) => tracing::error!("SIGHUP: the former keys stay: {error}"),
-    }
 }
 
 /// Ends the process if it is dropped by a panic.
@@ -236,6 +218,7 @@ fn start_core(
     topology: Topology,
     (port, handovers, clients, publishers, extra): Ends,
     desk: Desk,
+    identity: Option<Arc<Identity>>,
     shared: Arc<net::Shared>,
     seed: [u8; 32],
     first_epoch: u64,
@@ -243,7 +226,8 @@ fn start_core(
     let namespaces = config.namespaces().map_err(|error| error.to_string())?;
     let now = Millis((net::sys::monotonic() - shared.origin).as_millis() as u64);
     let options = config.shard_options(topology.cores());
-    let shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
+    let mut shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
+    shard.set_identity(identity);
     let mut metrics = CoreMetrics::new(index);
     let setup = net::Setup {
         options: config.net_options(),

@@ -1,0 +1,25 @@
+// Stock clients, by polling and by WebSocket, whose server stops in good order and comes back.
+"use strict";
+const { io } = require("socket.io-client");
+const { listen, run, until } = require("./lib");
+
+run(async () => {
+  const sockets = ["polling", "websocket"].map((transport) => {
+    const socket = io(`http://${listen}`, {
+      transports: [transport],
+      forceNew: true,
+      reconnectionDelay: 20,
+      reconnectionDelayMax: 200,
+    });
+    socket.on("disconnect", (reason) => console.log(`${transport}: ${reason}`));
+    return socket;
+  });
+  const all = () => sockets.every((socket) => socket.connected);
+  await until(all);
+  console.log("all are connected");
+  await until(() => sockets.every((socket) => !socket.connected));
+  await until(all);
+  console.log("all are connected again");
+  // Whoever comes back is let go in good order.
+  for (const socket of sockets) socket.disconnect();
+});
