@@ -98,6 +98,7 @@ fn start() -> Running {
             options: net::Options {
                 endpoints: vec![net::Endpoint { path: "/ws".into(), kind, message_bytes_max: 10_000 }],
                 http_head_bytes_max: 8192,
+                accepts_per_turn: 16,
                 handshake_ms_max: 60_000,
                 request_body_ms_max: 60_000,
                 keep_alive_ms: 60_000,

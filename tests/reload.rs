@@ -142,7 +142,7 @@ fn limits_change_for_live_and_new_clients(cores: usize) {
 fn pages_of_other_origins_are_let_in_and_kept_out(cores: usize) {
     let page = "https://app.example";
     let with = |origins: &str| format!("[cors]\norigins = [{origins}]\n{OPEN}");
-    let server = Server::start(OPEN, cores);
+    let server = Server::start(&with("\"https://other.example\""), cores);
     let mut kept = Http::connect(server.listen);
     let poll = format!("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: test\r\nOrigin: {page}\r\n\r\n");
     let upgrade = wire::handshake("/ws").replace("Host: test\r\n", &format!("Host: test\r\nOrigin: {page}\r\n"));
@@ -329,12 +329,12 @@ fn what_needs_a_restart_is_named_and_the_rest_holds(cores: usize) {
     assert_eq!(server.metric("roomcast_config_restart_keys"), expected.len() as f64);
     let answer = client.ask(r#"{"type":"subscribe","data":{"room":"b"}}"#);
     assert!(answer.contains("\"moved in\""), "{answer}");
-    RawClient::connect_to(&server, "/ws");
+    let _another = RawClient::connect_to(&server, "/ws");
     assert_eq!(Http::connect(server.listen).ask(get("/raw")).status, 404);
     // As long as the file says so.
     assert!(server.reload(OPEN));
     assert_eq!(server.metric("roomcast_config_restart_keys"), 0.0);
-    nobody_was_dropped(&server, 1);
+    nobody_was_dropped(&server, 2);
 }
 
 fn nobody_misses_anything_meanwhile(cores: usize) {

@@ -50,11 +50,11 @@ pub(crate) const KEYS: &[Key] = keys! {
     // Their port is served by a thread of its own.
     Restart ops listen token_file hosts service alias;
     Reload ops public;
-    Reload limits message_bytes_max packet_bytes_max attachments_max http_head_bytes_max handshake_ms_max
-        request_body_ms_max keep_alive_ms namespaces_per_client_max namespace_bytes_max rooms_per_socket_max
-        room_name_bytes_max outbox_bytes_max outboxes_bytes_max inboxes_bytes_max connections_per_ip_max
-        handshakes_per_ip_per_s handshakes_per_ip_burst handshakes_per_s handshakes_burst events_per_socket_per_s
-        events_per_socket_burst;
+    Reload limits message_bytes_max packet_bytes_max attachments_max http_head_bytes_max accepts_per_turn
+        handshake_ms_max request_body_ms_max keep_alive_ms namespaces_per_client_max namespace_bytes_max
+        rooms_per_socket_max room_name_bytes_max outbox_bytes_max outboxes_bytes_max inboxes_bytes_max
+        connections_per_ip_max handshakes_per_ip_per_s handshakes_per_ip_burst handshakes_per_s handshakes_burst
+        events_per_socket_per_s events_per_socket_burst;
     Reload heartbeat ping_interval_ms ping_timeout_ms connect_timeout_ms upgrade_timeout_ms;
     Restart mesh ring_slots;
     Reload rooms idle_ms idle_max snapshots_bytes_max;
@@ -306,9 +306,9 @@ mod tests {
             ("path = \"/ws\"", "shape = \"flat\"\nnamespace = \"/a\"", "", "endpoint[1].namespace endpoint[1].shape"),
             (
                 "kind = \"raw\"\n",
-                "kind = \"raw\"\n[[endpoint]]\nkind = \"raw\"\n",
+                "kind = \"websocket-echo\"\n[[endpoint]]\nkind = \"raw\"\n",
                 "",
-                "endpoint[1].path endpoint[2] (it is new)",
+                "endpoint[1].kind endpoint[1].path endpoint[2] (it is new)",
             ),
             ("name = \"/a\"", "name = \"/a\"\nunknown_events = \"ignore\"", "namespace \"/a\"", ""),
             ("name = \"/a\"", "name = \"/b\"", "namespace \"/b\" (it is new)", "namespace \"/a\" (it is gone)"),
@@ -334,7 +334,7 @@ mod tests {
             assert_eq!(config.rules()[..3].iter().map(RulesSource::title).collect::<Vec<_>>(), ["/", "/a", "^/p-.*$"]);
             assert_eq!(config.endpoints().len(), 2);
             config.namespaces().unwrap();
-            config.net_options();
+            assert_eq!(config.net_options().endpoints.len(), 2);
         }
     }
 

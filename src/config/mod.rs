@@ -181,6 +181,8 @@ pub struct Limits {
     pub attachments_max: usize,
     /// Longest HTTP request head.
     pub http_head_bytes_max: usize,
+    /// Clients that a core accepts in one turn of its loop.
+    pub accepts_per_turn: usize,
     /// From accept to the end of the WebSocket handshake.
     pub handshake_ms_max: u64,
     /// From the end of a request's head to the end of its body.
@@ -329,6 +331,7 @@ impl Default for Limits {
             packet_bytes_max: of_session.packet_bytes_max,
             attachments_max: of_session.attachments_max,
             http_head_bytes_max: 8192,
+            accepts_per_turn: 16,
             handshake_ms_max: 10_000,
             request_body_ms_max: 30_000,
             keep_alive_ms: 75_000,
@@ -547,6 +550,7 @@ impl Config {
         net::Options {
             endpoints: self.endpoints.iter().map(compile).collect(),
             http_head_bytes_max: self.limits.http_head_bytes_max,
+            accepts_per_turn: self.limits.accepts_per_turn,
             handshake_ms_max: self.limits.handshake_ms_max,
             request_body_ms_max: self.limits.request_body_ms_max,
             keep_alive_ms: self.limits.keep_alive_ms,

@@ -210,8 +210,8 @@ impl Publisher {
         self.ended = true;
     }
 
-    /// No more is taken from the publisher, as the process ends: whole lines that are here are still handled. If `tell`,
-    /// it gets to know which lines were not, behind all other answers.
+    /// No more is taken from the publisher, as the process ends: whole lines that are here are still handled. If
+    /// `tell`, it gets to know which lines were not, behind all other answers.
     pub fn stop(&mut self, tell: bool) {
         self.ended = true;
         self.stopped = true;

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 /// Connections read per turn: 128 reads of 1 µs and their handling are the turn's share of 500 µs.
 const READS_PER_TURN: usize = 128;
-/// And they end when this is over: rules may make a message dear.
+/// And they end, as do those of connections that are new, when this is over: rules may make a message dear.
 const READ_TIME_MAX: Duration = Duration::from_micros(250);
 /// One read's buffer, shared by all connections of the core: a burst of 300 lines of 200 bytes, as much as the default
 /// receive buffer of a loopback connection delivers at once.
@@ -52,6 +52,11 @@ const SPIN: Duration = Duration::from_micros(30);
 const CLOSE_MS_MAX: u64 = 3_000;
 /// A peer that has been sent everything, and the end, is waited for this long.
 const LINGER_MS_MAX: u64 = 1_000;
+/// Publishers accepted per turn, on each of their listeners: they are few, and each is worth many clients.
+const PUBLISHERS_PER_TURN: usize = 64;
+/// While clients that are in are not all heard in a turn, only one in so many of `accepts_per_turn` comes in: what a
+/// new client says next must find room in the turns as well.
+const ACCEPTS_DIVISOR: usize = 4;
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 /// Arrivals are noted until nobody has polled for this long: turning that on and off costs the kernel more than it.
@@ -131,8 +136,12 @@ pub struct Core {
     pub(super) desk: Desk,
     /// `None` once the core drains: what would wait in the backlog goes elsewhere.
     listeners: [Option<TcpListener>; LISTENERS.len()],
-    /// True for each listener that accepts.
-    pub(super) accepting: [bool; LISTENERS.len()],
+    /// True for each listener while the kernel reports what comes in there.
+    pub(super) watched: [bool; LISTENERS.len()],
+    /// True for each listener where connections may wait.
+    knocked: [bool; LISTENERS.len()],
+    /// True until [`ACCEPT_AGAIN`]: there is nothing to hold connections with.
+    accept_paused: bool,
     /// The core that gets the next publisher of this host.
     next_neighbour: usize,
     /// The HTTP API's connection, while it is open. It is not counted among publishers.
@@ -143,6 +152,11 @@ pub struct Core {
     pub(super) conns: Slab<Conn>,
     /// Connections that can be read.
     readable: VecDeque<SlotRef>,
+    /// Those that can be read and have not sent a request yet: they have turns of their own, so that nobody who is in
+    /// waits for all who want to come in.
+    arrivals: VecDeque<SlotRef>,
+    /// True if there was more to read than the last turn could.
+    behind: bool,
     /// Publishers with lines that wait for the next turn.
     loaded: VecDeque<SlotRef>,
     /// Publishers with lines that wait for space in the rings or for an answer.
@@ -153,8 +167,9 @@ pub struct Core {
     pub(super) handovers: Plane<HandOver>,
     /// Requests that wait for what came before them on other cores.
     pub(super) parking: Parking,
-    /// The time that the core's horizon moves to when so many more connections have been read.
-    mark: Option<(u64, usize)>,
+    /// The time that the core's horizon moves to when so many more connections, and so many more arrivals, have been
+    /// read.
+    mark: Option<(u64, usize, usize)>,
     /// Whatever came in on this core before this has been read. Nanoseconds on the cores' clock.
     pub(super) settled: u64,
     /// Connections of clients that have not said anything yet.
@@ -192,12 +207,18 @@ impl Core {
     pub fn new(setup: Setup) -> io::Result<Core> {
         let Setup { options, shard, desk, clients, publishers, extra, handovers, shared, publish_counters } = setup;
         let ring = Ring::new(shared.bells.eventfd(shard.core())?)?;
+        // Whoever made them: the core must not wait in an accept.
+        for listener in [Some(&clients), Some(&publishers), extra.neighbours.as_ref()].into_iter().flatten() {
+            listener.set_nonblocking(true)?;
+        }
         let mut core = Core {
             options,
             shard,
             desk,
             listeners: [Some(clients), Some(publishers), extra.neighbours],
-            accepting: [false; LISTENERS.len()],
+            watched: [false; LISTENERS.len()],
+            knocked: [false; LISTENERS.len()],
+            accept_paused: false,
             next_neighbour: 0,
             api: None,
             shared,
@@ -205,6 +226,8 @@ impl Core {
             ring,
             conns: Slab::new(),
             readable: VecDeque::new(),
+            arrivals: VecDeque::new(),
+            behind: false,
             loaded: VecDeque::new(),
             held_up: Vec::new(),
             requests: VecDeque::new(),
@@ -235,7 +258,7 @@ impl Core {
         if let [Some(clients), ..] = &core.listeners {
             core.shared.horizons.listens(core.shard.core(), clients.as_raw_fd());
         }
-        core.accept_all();
+        core.watch_listeners();
         core.api = extra.api.map(|stream| core.take_publisher(stream, Publisher::new()));
         Ok(core)
     }
@@ -298,8 +321,11 @@ impl Core {
         for completion in completions.drain(..) {
             self.complete(completion);
         }
-        let unread = self.readable.len();
-        self.mark.get_or_insert((began, unread));
+        worked |= self.accept_some();
+        // What waits in the backlog may have come in before.
+        if !self.has_backlog() {
+            self.mark.get_or_insert((began, self.readable.len(), self.arrivals.len()));
+        }
         // Sends report what else happened into the list that a turn takes; it must not lose its memory.
         if self.completions.is_empty() {
             self.completions = completions;
@@ -313,7 +339,7 @@ impl Core {
         worked |= self.act();
         self.drain_on();
         worked |= self.read_some();
-        if let Some((until, 0)) = self.mark {
+        if let Some((until, 0, 0)) = self.mark {
             self.settled = until;
         }
         self.handovers.flush();
@@ -342,7 +368,7 @@ impl Core {
         self.shard.port.take_touched(&mut wake);
         self.handovers.take_touched(&mut wake);
         // What came before the mark has been read, and what belongs to other cores is in their rings.
-        if let Some((until, 0)) = self.mark
+        if let Some((until, 0, 0)) = self.mark
             && !self.handovers.is_blocked()
         {
             self.mark = None;
@@ -351,9 +377,9 @@ impl Core {
         if self.now.since(self.counted) >= 100 {
             self.count_now();
         }
-        let read = self.readable.is_empty() && self.loaded.is_empty();
+        let read = self.readable.is_empty() && self.arrivals.is_empty() && self.loaded.is_empty();
         let served = self.requests.is_empty() && self.parking.is_empty();
-        worked || !read || !served || self.is_blocked()
+        worked || !read || !served || self.has_backlog() || self.is_blocked()
     }
 
     /// True while messages wait for space in rings: the receivers work on it, and this core looks again at once.
@@ -406,6 +432,7 @@ impl Core {
         self.watch_polling();
         self.shard.update_gauges();
         self.shard.counters.kernel_retries = self.ring.retries;
+        self.shard.counters.connections_unheard = self.unheard as u64;
         (self.publish_counters)(&mut self.shard);
     }
 
@@ -425,8 +452,15 @@ impl Core {
 
     fn complete(&mut self, completion: Completion) {
         match completion {
-            Completion::Accepted { listener, stream } => self.accepted(listener, stream),
-            Completion::AcceptEnded { listener, error } => self.accept_ended(listener, error.as_ref()),
+            Completion::Knocked { listener, armed } => {
+                self.watched[listener as usize] = armed;
+                self.knocked[listener as usize] = true;
+                if self.drain.is_none() {
+                    self.watch_listeners();
+                } else if !armed {
+                    self.close_listener(listener);
+                }
+            }
             Completion::Readable { at, armed, hangup } => {
                 let Some(at) = self.resolve(at) else { unreachable!("a slot outlives its polls") };
                 let conn = &mut self.conns[at.slot];
@@ -465,21 +499,76 @@ impl Core {
         self.conns.at(at.slot).filter(|full| full.generation & 0x00ff_ffff == at.generation)
     }
 
-    fn accept_all(&mut self) {
+    fn watch_listeners(&mut self) {
         for number in LISTENERS {
             if let Some(listener) = &self.listeners[number as usize]
-                && !std::mem::replace(&mut self.accepting[number as usize], true)
+                && !std::mem::replace(&mut self.watched[number as usize], true)
             {
-                self.ring.accept(listener, number);
+                self.ring.poll_listener(listener, number);
             }
         }
     }
 
+    /// True while connections wait that can be accepted.
+    fn has_backlog(&self) -> bool {
+        self.knocked.contains(&true) && !self.accept_paused && self.drain.is_none()
+    }
+
+    /// Accepts connections, some of them: the others wait in the kernel, as long as they must. So handshakes cost those
+    /// who are in a bounded part of each turn, and nothing is kept here for whoever is not in yet.
+    fn accept_some(&mut self) -> bool {
+        if !self.has_backlog() {
+            return false;
+        }
+        let mut any = false;
+        for number in LISTENERS {
+            let mut budget = if number == CLIENTS { self.accepts_allowed() } else { PUBLISHERS_PER_TURN };
+            while self.knocked[number as usize] && budget > 0 && !self.accept_paused {
+                budget -= 1;
+                any |= self.accept_one(number);
+            }
+            self.shard.counters.accepts_paced += u64::from(number == CLIENTS && self.knocked[number as usize]);
+        }
+        any
+    }
+
+    /// How many clients may come in now: fewer while those are not heard that came in before.
+    fn accepts_allowed(&self) -> usize {
+        let per_turn = self.options.accepts_per_turn;
+        let most = if self.behind { per_turn.div_ceil(ACCEPTS_DIVISOR) } else { per_turn };
+        most.saturating_sub(self.arrivals.len())
+    }
+
+    /// False if there was none.
+    fn accept_one(&mut self, number: u32) -> bool {
+        let Some(listener) = &self.listeners[number as usize] else {
+            self.knocked[number as usize] = false;
+            return false;
+        };
+        let error = match sys::accept(listener) {
+            Ok(stream) => {
+                self.accepted(number, stream);
+                return true;
+            }
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => self.knocked[number as usize] = false,
+            Some(libc::EINTR) => {}
+            // Connections wait in the backlog until there is something to hold them with.
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(&error));
+                self.accept_paused = true;
+                self.timers.arm(self.now.after(ACCEPT_PAUSE_MS), ACCEPT_AGAIN);
+            }
+            // A connection that was gone before it was accepted.
+            _ => self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(&error)),
+        }
+        false
+    }
+
     fn accepted(&mut self, listener: u32, stream: TcpStream) {
         self.shard.counters.accepted += 1;
-        if self.drain.is_some() {
-            return;
-        }
         match listener {
             NEIGHBOURS => return self.deal_out(stream),
             PUBLISHERS => {
@@ -549,25 +638,6 @@ impl Core {
         self.conns[at.slot].polls_read = true;
     }
 
-    fn accept_ended(&mut self, listener: u32, error: Option<&io::Error>) {
-        self.accepting[listener as usize] = false;
-        if let Some(error) = error {
-            self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(error));
-        }
-        if self.drain.is_some() {
-            self.close_listener(listener);
-            return;
-        }
-        match error.and_then(io::Error::raw_os_error) {
-            // Connections wait in the backlog until there is something to hold them with.
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                self.timers.arm(self.now.after(ACCEPT_PAUSE_MS), ACCEPT_AGAIN);
-            }
-            // A connection that was gone before it was accepted, or a completion queue that was full.
-            _ => self.accept_all(),
-        }
-    }
-
     /// Does what the shard wants done outside.
     fn act(&mut self) -> bool {
         let mut acted = false;
@@ -624,28 +694,47 @@ impl Core {
     pub(super) fn queue(&mut self, at: SlotRef) {
         let conn = &mut self.conns[at.slot];
         if !std::mem::replace(&mut conn.queued, true) {
-            self.readable.push_back(at);
+            match &conn.role {
+                Role::Http(http) if !http.heard => self.arrivals.push_back(at),
+                _ => self.readable.push_back(at),
+            }
         }
     }
 
-    /// Reads from connections that have something, some of them.
+    /// Reads from connections that have something, some of them: first those that are in, then arrivals.
     fn read_some(&mut self) -> bool {
-        let count = self.readable.len().min(READS_PER_TURN);
+        let (count, arrivals) = (self.readable.len(), self.arrivals.len());
+        self.read_queue(count.min(READS_PER_TURN), |core| {
+            if let Some((_, unread, _)) = &mut core.mark {
+                *unread = unread.saturating_sub(1);
+            }
+            core.readable.pop_front()
+        });
+        self.behind = !self.readable.is_empty();
+        self.read_queue(arrivals.min(self.options.accepts_per_turn), |core| {
+            if let Some((_, _, unread)) = &mut core.mark {
+                *unread = unread.saturating_sub(1);
+            }
+            core.arrivals.pop_front()
+        });
+        count > 0 || arrivals > 0
+    }
+
+    fn read_queue(&mut self, count: usize, next: impl Fn(&mut Core) -> Option<SlotRef>) {
+        if count == 0 {
+            return;
+        }
         let started = sys::monotonic();
         for index in 0..count {
             // The clock costs 25 ns, a read and its handling 1 to 500 µs.
             if index > 0 && sys::monotonic() - started > READ_TIME_MAX {
                 break;
             }
-            let at = self.readable.pop_front().expect("counted above");
-            if let Some((_, unread)) = &mut self.mark {
-                *unread = unread.saturating_sub(1);
-            }
+            let at = next(self).expect("the caller has counted them");
             let Some(conn) = self.conns.get_mut(at) else { continue };
             conn.queued = false;
             self.guarded(at, |core| core.read(at));
         }
-        count > 0
     }
 
     /// Runs what one connection's bytes cause. A panic in there closes this connection and no other.
@@ -894,7 +983,7 @@ impl Core {
         }
         for at in fired.drain(..) {
             match at {
-                ACCEPT_AGAIN => self.accept_all(),
+                ACCEPT_AGAIN => self.accept_paused = false,
                 DRAIN_STEP => self.drain_step(),
                 DRAIN_END => self.drain_end(),
                 // Unless an earlier one has ended the connection or given it another deadline.

@@ -83,8 +83,8 @@ enum Due {
 impl Core {
     pub(super) fn begin_drain(&mut self) {
         for number in LISTENERS {
-            if self.accepting[number as usize] {
-                self.ring.cancel_accept(number);
+            if self.watched[number as usize] {
+                self.ring.cancel_listener(number);
             } else {
                 self.close_listener(number);
             }

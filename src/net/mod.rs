@@ -35,6 +35,8 @@ pub struct Options {
     pub endpoints: Vec<Endpoint>,
     /// Longest HTTP request head.
     pub http_head_bytes_max: usize,
+    /// Clients that a core accepts in one turn.
+    pub accepts_per_turn: usize,
     /// From accept to the end of the WebSocket handshake.
     pub handshake_ms_max: u64,
     /// From the end of a request's head to the end of its body.

@@ -1,4 +1,4 @@
-//! The data plane's own `io_uring`: accepts, readiness, deadlines and batched sends of one core. Does not know what the
+//! The data plane's own `io_uring`: readiness, deadlines and batched sends of one core. Does not know what the
 //! bytes mean.
 #![allow(unsafe_code)]
 
@@ -9,7 +9,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Submission slots: the most sends that one call to the kernel carries.
 pub const SENDS_MAX: usize = 256;
@@ -20,19 +20,12 @@ const _: () = assert!(SENDS_MAX.is_power_of_two());
 /// What the kernel reports.
 #[derive(Debug)]
 pub enum Completion {
-    /// A connection came in on listener `listener`.
-    Accepted {
-        /// The number given to [`Ring::accept`].
+    /// Connections wait to be accepted. This is reported for those that come, not for those that are left there.
+    Knocked {
+        /// The number given to [`Ring::poll_listener`].
         listener: u32,
-        /// The connection, non-blocking.
-        stream: TcpStream,
-    },
-    /// The listener accepts no more until it is armed again.
-    AcceptEnded {
-        /// The number given to [`Ring::accept`].
-        listener: u32,
-        /// Why, unless it was cancelled.
-        error: Option<io::Error>,
+        /// False if the poll must be armed again to hear more, or was ended.
+        armed: bool,
     },
     /// Bytes, an end or an error can be read.
     Readable {
@@ -73,12 +66,12 @@ pub struct Ring {
     pub retries: u64,
 }
 
-const ACCEPT: u64 = 1;
+const KNOCK: u64 = 1;
 const READ: u64 = 2;
 const WRITE: u64 = 3;
 const DEADLINE: u64 = 4;
 const SEND: u64 = 5;
-const CANCEL: u64 = 6;
+const CANCEL_KNOCK: u64 = 6;
 const CANCEL_READ: u64 = 7;
 const CANCEL_WRITE: u64 = 8;
 
@@ -108,19 +101,17 @@ impl Ring {
         Ok(Ring { ring, bell: File::from(bell), deadlines: Vec::new(), retries: 0 })
     }
 
-    /// Accepts connections until [`Completion::AcceptEnded`].
-    pub fn accept(&mut self, listener: &TcpListener, number: u32) {
-        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    /// Reports when connections come in. The core accepts them itself, as many as it wants at a time: a multishot
+    /// accept takes the whole backlog at once, which may be thousands of connections and tens of milliseconds.
+    pub fn poll_listener(&mut self, listener: &TcpListener, number: u32) {
         let at = SlotRef { slot: number, generation: 0 };
-        let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(flags).build();
-        self.push(&entry.user_data(token(ACCEPT, at)));
+        let entry = opcode::PollAdd::new(Fd(listener.as_raw_fd()), libc::POLLIN as u32).multi(true).build();
+        self.push(&entry.user_data(token(KNOCK, at)));
     }
 
-    /// Ends [`Ring::accept`].
-    pub fn cancel_accept(&mut self, number: u32) {
-        let at = SlotRef { slot: number, generation: 0 };
-        let entry = opcode::AsyncCancel::new(token(ACCEPT, at)).build();
-        self.push(&entry.user_data(token(CANCEL, at)));
+    /// Ends [`Ring::poll_listener`], which reports once more.
+    pub fn cancel_listener(&mut self, number: u32) {
+        self.cancel_poll(CANCEL_KNOCK, SlotRef { slot: number, generation: 0 });
     }
 
     /// Reports each time that there is something new to read.
@@ -146,7 +137,11 @@ impl Ring {
     }
 
     fn cancel_poll(&mut self, kind: u64, at: SlotRef) {
-        let poll = if kind == CANCEL_READ { READ } else { WRITE };
+        let poll = match kind {
+            CANCEL_KNOCK => KNOCK,
+            CANCEL_READ => READ,
+            _ => WRITE,
+        };
         let entry = opcode::PollRemove::new(token(poll, at)).build();
         self.push(&entry.user_data(token(kind, at)));
     }
@@ -226,7 +221,7 @@ impl Ring {
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: every entry names a descriptor that its caller keeps open until the request is over (sends:
-            // `send`; polls and accepts: the connection or listener is dropped after its last completion), and memory
+            // `send`; polls: the connection or listener is dropped after its last completion), and memory
             // that lives as long: of sends the borrowed batch, of deadlines a box in `self.deadlines`.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
@@ -284,18 +279,9 @@ impl Ring {
                     completions.push(Completion::Readable { at, armed: cqueue::more(entry.flags()), hangup });
                 }
                 WRITE => completions.push(Completion::Writable { at }),
-                ACCEPT => {
-                    if entry.result() >= 0 {
-                        // SAFETY: a successful accept hands over a new descriptor, and this completion is its only
-                        // mention.
-                        let stream = unsafe { TcpStream::from_raw_fd(entry.result()) };
-                        completions.push(Completion::Accepted { listener: at.slot, stream });
-                    }
-                    if !cqueue::more(entry.flags()) {
-                        let failed = entry.result() < 0 && entry.result() != -libc::ECANCELED;
-                        let error = failed.then(|| io::Error::from_raw_os_error(-entry.result()));
-                        completions.push(Completion::AcceptEnded { listener: at.slot, error });
-                    }
+                KNOCK => {
+                    let armed = cqueue::more(entry.flags());
+                    completions.push(Completion::Knocked { listener: at.slot, armed });
                 }
                 DEADLINE => {
                     let same = |due: Millis| token_slot(token(DEADLINE, number_of(due))) == at;
@@ -303,8 +289,10 @@ impl Ring {
                     completions.push(Completion::Deadline);
                 }
                 // The poll was just reporting something, and a multishot poll goes on after that.
-                kind @ (CANCEL_READ | CANCEL_WRITE) if entry.result() == -libc::EALREADY => again.push((kind, at)),
-                CANCEL | CANCEL_READ | CANCEL_WRITE => {}
+                kind @ (CANCEL_KNOCK | CANCEL_READ | CANCEL_WRITE) if entry.result() == -libc::EALREADY => {
+                    again.push((kind, at))
+                }
+                CANCEL_KNOCK | CANCEL_READ | CANCEL_WRITE => {}
                 other => unreachable!("request kind {other}"),
             }
         }

@@ -21,7 +21,12 @@ pub enum Step {
     /// These hold from now on.
     Take(Box<Settings>),
     /// All cores have taken the last ones: names of namespaces that are new in them may be said.
-    Open,
+    Open {
+        /// The namespaces that all cores know.
+        count: usize,
+        /// Gets a word from each core that has heard of it.
+        taken: Sender<()>,
+    },
 }
 
 /// Settings that change under way.
@@ -39,8 +44,11 @@ pub struct Settings {
     pub ingest_token: Option<Secret>,
     /// How clients are identified.
     pub identity: Option<Arc<Identity>>,
-    /// For each core a copy of its own, which it takes out: see [`Shard::set_namespaces`](shard::Shard::set_namespaces).
+    /// For each core a copy of its own, which it takes out: see
+    /// [`Shard::set_namespaces`](shard::Shard::set_namespaces).
     pub namespaces: Box<[Mutex<Vec<Namespace>>]>,
+    /// The namespaces, from the first, that all cores knew before.
+    pub open: usize,
     /// Gets a word from each core that has taken them.
     pub taken: Sender<()>,
 }
@@ -52,19 +60,22 @@ impl Core {
         match &*step {
             Step::Start => {}
             Step::Take(settings) => self.take(settings),
-            Step::Open => self.shard.open_namespaces(),
+            Step::Open { count, taken } => {
+                self.shard.open_namespaces(*count);
+                let _ = taken.send(());
+            }
         }
     }
 
     fn take(&mut self, settings: &Settings) {
-        let Settings { options, shard, ingest, flat, ingest_token, identity, namespaces, taken } = settings;
+        let Settings { options, shard, ingest, flat, ingest_token, identity, namespaces, open, taken } = settings;
         self.options = options.clone();
         self.desk.change(*ingest, flat.clone(), ingest_token.clone());
         self.shard.set_options(*shard);
         let mut own = namespaces[self.shard.core().index()].lock().unwrap_or_else(PoisonError::into_inner);
-        // The former step, if there was one, has opened what it brought.
-        self.shard.open_namespaces();
         self.shard.set_namespaces(std::mem::take(&mut *own));
+        // The step before may have been passed over, as this one is newer.
+        self.shard.open_namespaces(*open);
         self.shard.set_identity(identity.clone());
         // What it said about a bound that is gone would be old when there is one again.
         self.shared.budget.set_largest(self.shard.core().index(), None);

@@ -6,7 +6,7 @@ use crate::config::{Config, ConfigError, Update};
 use crate::net::{self, Settings, Step};
 use crate::ops::metrics;
 use crate::session::identity::Identity;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,8 @@ pub struct Reloader {
     present: Config,
     shared: Arc<net::Shared>,
     cores: usize,
+    /// The namespaces, from the first, that all cores know.
+    open: usize,
 }
 
 impl Reloader {
@@ -46,7 +48,8 @@ impl Reloader {
     #[must_use]
     pub fn new(reread: Option<Reread>, present: Config, shared: Arc<net::Shared>, cores: usize) -> Reloader {
         metrics::config_holds();
-        Reloader { reread, present, shared, cores }
+        let open = present.rules().len();
+        Reloader { reread, present, shared, cores, open }
     }
 
     /// The config that holds.
@@ -85,7 +88,7 @@ impl Reloader {
     }
 
     /// Everything that can fail comes first.
-    fn take_over(&self, new: Config) -> Result<Update, ConfigError> {
+    fn take_over(&mut self, new: Config) -> Result<Update, ConfigError> {
         let update = new.over(&self.present)?;
         let config = &update.config;
         let identity = identity(config)?;
@@ -96,34 +99,40 @@ impl Reloader {
         self.shared.admission.set_options(config.admission_options());
         self.shared.budget.set_bytes_max(config.limits.outboxes_bytes_max);
         self.shared.inboxes.set_bytes_max(config.limits.inboxes_bytes_max);
-        let (taken, words) = mpsc::channel();
-        self.publish(Step::Take(Box::new(Settings {
-            options: config.net_options(),
-            shard: config.shard_options(self.cores),
-            ingest: config.ingest_options(),
-            flat: config.flat_namespaces(),
-            ingest_token,
-            identity,
-            namespaces: namespaces.into_iter().map(Mutex::new).collect(),
-            taken,
-        })));
-        let until = Instant::now() + PATIENCE;
-        for core in 0..self.cores {
-            match words.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(()) => {}
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    tracing::error!(missing = self.cores - core, "some cores have not taken the config over yet");
-                    return Ok(update);
-                }
-            }
+        let is_taken = self.publish(|taken| {
+            Step::Take(Box::new(Settings {
+                options: config.net_options(),
+                shard: config.shard_options(self.cores),
+                ingest: config.ingest_options(),
+                flat: config.flat_namespaces(),
+                ingest_token,
+                identity,
+                namespaces: namespaces.into_iter().map(Mutex::new).collect(),
+                open: self.open,
+                taken,
+            }))
+        });
+        let count = config.rules().len();
+        if is_taken && count > self.open {
+            self.open = count;
+            self.publish(|taken| Step::Open { count, taken });
         }
-        self.publish(Step::Open);
         Ok(update)
     }
 
-    fn publish(&self, step: Step) {
-        self.shared.settings.publish(step);
+    /// Has all cores take a step. False if not all have done so in time.
+    fn publish(&self, step: impl FnOnce(Sender<()>) -> Step) -> bool {
+        let (taken, words) = mpsc::channel();
+        self.shared.settings.publish(step(taken));
         self.shared.bells.ring_all();
+        let until = Instant::now() + PATIENCE;
+        for core in 0..self.cores {
+            if words.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
+                tracing::error!(missing = self.cores - core, "some cores have not taken the config over yet");
+                return false;
+            }
+        }
+        true
     }
 }
 

@@ -37,9 +37,13 @@ impl Shard {
         self.namespaces = namespaces;
     }
 
-    /// All cores know the namespaces that this one knows: clients and publishers may name them.
-    pub fn open_namespaces(&mut self) {
-        self.namespaces_open = self.namespaces.len();
+    /// All cores know the first `count` namespaces: clients and publishers may name them.
+    ///
+    /// # Panics
+    /// If this core does not know them.
+    pub fn open_namespaces(&mut self, count: usize) {
+        assert!(count <= self.namespaces.len(), "nobody tells of namespaces that a core does not have");
+        self.namespaces_open = count;
     }
 
     /// The namespaces that clients and publishers may name.
@@ -114,7 +118,7 @@ mod tests {
         shard.set_namespaces(vec![namespace("/", &rule("a", "young"), &["x"]), fresh]);
         assert!(say(&mut shard, r#"{"type":"a"}"#).contains("young"));
         assert_eq!(shard.namespace("/new"), None, "the other cores may not know it");
-        shard.open_namespaces();
+        shard.open_namespaces(2);
         assert_eq!(shard.namespace("/new").map(|namespace| namespace.id), Some(NamespaceId(1)));
         // A pattern's number is what it was, and two namespaces share one.
         let number = |shard: &Shard, namespace, room| {
