@@ -3,6 +3,8 @@
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod demo;
+pub mod doctor;
 pub mod ingest;
 pub mod mesh;
 pub mod net;

@@ -4,13 +4,15 @@
 mod common;
 
 use common::{OPEN, Publisher, RawClient, Sample, Server, http, wait_until};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 
 on_one_and_two_cores!(
     metrics_are_valid_prometheus_text,
     counters_say_what_happened,
+    distributions_say_how_it_happened,
+    refusals_are_counted_by_limit,
     health_and_http,
     who_says_nothing_keeps_no_scraper_out,
 );
@@ -29,6 +31,10 @@ fn check(text: &str) {
     // The families that are complete: one family's lines stand together.
     let mut finished: HashSet<&str> = HashSet::new();
     let mut current = "";
+    // Of each histogram, by its labels besides `le`: the last bucket's bound and count, and the count of all.
+    let mut buckets: BTreeMap<(&str, String), (f64, f64)> = BTreeMap::new();
+    let mut counts: BTreeMap<(&str, String), f64> = BTreeMap::new();
+    let mut sums: HashSet<(&str, String)> = HashSet::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
         let family = if let Some(comment) = line.strip_prefix("# ") {
             let mut words = comment.splitn(3, ' ');
@@ -39,7 +45,7 @@ fn check(text: &str) {
                     assert!(!rest.is_empty() && helped.insert(name), "{line}");
                 }
                 "TYPE" => {
-                    assert!(matches!(rest, "counter" | "gauge"), "{line}");
+                    assert!(matches!(rest, "counter" | "gauge" | "histogram"), "{line}");
                     assert!(types.insert(name, rest).is_none(), "two types: {line}");
                 }
                 _ => panic!("an unknown comment: {line}"),
@@ -55,24 +61,47 @@ fn check(text: &str) {
             };
             assert!(is_name(name), "{line}");
             let mut rest = labels;
+            let (mut bound, mut others) = (None, String::new());
             while !rest.is_empty() {
                 let (label, quoted) = rest.split_once("=\"").unwrap_or_else(|| panic!("labels: {line}"));
                 assert!(is_name(label) && !label.contains(':'), "{line}");
                 let end = quoted.find('"').unwrap_or_else(|| panic!("labels: {line}"));
                 assert!(!quoted[..end].contains(['\\', '\n']), "no label of ours needs escapes: {line}");
+                if label == "le" {
+                    let le = quoted[..end].replace("+Inf", "inf").parse::<f64>();
+                    assert!(bound.replace(le.unwrap_or_else(|_| panic!("no bound: {line}"))).is_none(), "{line}");
+                } else {
+                    others += &format!("{label}={},", &quoted[..end]);
+                }
                 rest = &quoted[end + 1..];
                 if !rest.is_empty() {
                     rest = rest.strip_prefix(',').unwrap_or_else(|| panic!("labels: {line}"));
                 }
             }
-            let kind = types.get(name).unwrap_or_else(|| panic!("a sample before its type: {line}"));
-            assert!(helped.contains(name), "no help: {line}");
-            if *kind == "counter" {
-                assert!(value >= 0.0 && name.ends_with("_total"), "{line}");
-            } else {
-                assert!(!name.ends_with("_total"), "{line}");
+            let is_histogram = |family: &&str| types.get(family) == Some(&"histogram");
+            let part = ["_bucket", "_sum", "_count"]
+                .into_iter()
+                .find_map(|end| Some((name.strip_suffix(end).filter(is_histogram)?, end)));
+            let (family, kind) = match part {
+                Some((family, _)) => (family, "histogram"),
+                None => (name, *types.get(name).unwrap_or_else(|| panic!("a sample before its type: {line}"))),
+            };
+            assert!(helped.contains(family), "no help: {line}");
+            assert_eq!(bound.is_some(), part.is_some_and(|(_, end)| end == "_bucket"), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            assert!(kind == "gauge" || value >= 0.0, "{line}");
+            let of = (family, others);
+            match (part, bound) {
+                (Some(_), Some(bound)) => {
+                    assert!(!counts.contains_key(&of), "a bucket behind its histogram: {line}");
+                    let (last, below) = buckets.insert(of, (bound, value)).unwrap_or((f64::NEG_INFINITY, 0.0));
+                    assert!(bound > last && value >= below && value.fract() == 0.0, "buckets add up, in order: {line}");
+                }
+                (Some((_, "_count")), _) => assert!(counts.insert(of, value).is_none(), "{line}"),
+                (Some(_), _) => assert!(sums.insert(of), "{line}"),
+                (None, _) => assert_ne!(kind, "histogram", "a histogram has buckets, a sum and a count: {line}"),
             }
-            name
+            family
         };
         if family != current {
             assert!(finished.insert(current), "{family} is in two places");
@@ -81,6 +110,10 @@ fn check(text: &str) {
         }
     }
     assert!(series.len() > 20, "{text}");
+    for (of, (bound, value)) in &buckets {
+        assert!(bound.is_infinite() && counts.get(of) == Some(value) && sums.contains(of), "{of:?} has no end");
+    }
+    assert!(!buckets.is_empty() && buckets.len() == counts.len() && counts.len() == sums.len());
 }
 
 fn metrics_are_valid_prometheus_text(cores: usize) {
@@ -175,6 +208,67 @@ fn counters_say_what_happened(cores: usize) {
     server.await_metric("roomcast_rooms_attached", &[], 0.0);
 }
 
+fn distributions_say_how_it_happened(cores: usize) {
+    let server = Server::start(OPEN, cores);
+    let mut clients: Vec<RawClient> = (0..10).map(|_| RawClient::in_room(&server, "a")).collect();
+    let mut publisher = Publisher::connect(&server);
+    for n in 0..3 {
+        // The first is timed, and the others mostly are: a receipt and ten clients take longer than a pause.
+        assert_eq!(publisher.ask(r#"{"room":"a","event":"x","id":1}"#)["offset"], n + 1);
+        clients.iter_mut().for_each(|client| assert_eq!(client.next(), r#"{"type":"x"}"#));
+    }
+    let stage = |stage: &str| server.metric_where("roomcast_stage_seconds_count", &[("stage", stage)]);
+    wait_until("all stages are over", || {
+        let [owner, member, socket, total] = ["owner", "member", "socket", "total"].map(stage);
+        owner > 0.0 && member >= owner && socket == member && total == member
+    });
+    // A member core each.
+    let (owner, member) = (stage("owner"), stage("member"));
+    assert!(owner <= 3.0 && member <= owner * cores as f64, "{owner} {member}");
+    let sum = |stage: &str| server.metric_where("roomcast_stage_seconds_sum", &[("stage", stage)]);
+    assert!(sum("total") > 0.0 && sum("total") < 60.0 && sum("socket") <= sum("total"));
+    let (sends, frames) = (server.metric("roomcast_sends_total"), server.metric("roomcast_sent_frames_total"));
+    server.await_metric("roomcast_send_frames_sum", &[], frames);
+    // The others answered handshakes.
+    server.await_metric("roomcast_send_frames_count", &[], sends - clients.len() as f64);
+    server.await_metric("roomcast_batch_sends_sum", &[], sends - clients.len() as f64);
+    for name in ["roomcast_turn_seconds_sum", "roomcast_turn_seconds_count"] {
+        assert!(server.metric(name) > 0.0, "{name}");
+    }
+    wait_until("messages were seen in the rings", || {
+        publisher.line(r#"{"room":"nobody","event":"x"}"#);
+        server.metric("roomcast_ring_messages_count") > 0.0
+    });
+    assert!(server.metric("roomcast_turn_seconds_count") <= server.metric("roomcast_turns_total"));
+    check(&server.admin_get("/metrics"));
+    let first = |core: &str| {
+        let labels = [("core", core), ("rank", "1")];
+        server.metric_where("roomcast_top_room_deliveries_per_second", &labels)
+    };
+    wait_until("the room is ranked on some core", || (0..cores).any(|core| first(&core.to_string()) > 0.0));
+}
+
+fn refusals_are_counted_by_limit(cores: usize) {
+    let server = Server::start(&format!("[limits]\nroom_name_bytes_max = 20\nrooms_per_socket_max = 2\n{OPEN}"), cores);
+    let refused = |limit: &str| server.metric_where("roomcast_limit_refusals_total", &[("limit", limit)]);
+    let limits = ["room_name_bytes_max", "rooms_per_socket_max", "connections_per_ip_max", "outbox_bytes_max"];
+    let samples = server.samples();
+    for limit in limits {
+        // Before anything is refused, so that the first refusal is an increase.
+        let of = samples.iter().filter(|s| s.name == "roomcast_limit_refusals_total" && s.labels["limit"] == limit);
+        assert_eq!(of.count(), cores, "{limit}");
+    }
+    let mut client = RawClient::connect(&server);
+    for (room, ok) in
+        [("a", true), ("b", true), ("c", false), ("a name that is too long", false), ("another one like that", false)]
+    {
+        let answer = client.ask(&format!(r#"{{"type":"subscribe","data":{{"room":"{room}"}}}}"#));
+        assert_eq!(answer.contains("subscribed"), ok, "{answer}");
+    }
+    wait_until("the names are refused", || refused("room_name_bytes_max") == 2.0);
+    assert_eq!((refused("rooms_per_socket_max"), refused("connections_per_ip_max")), (1.0, 0.0));
+}
+
 fn health_and_http(cores: usize) {
     let server = Server::start(OPEN, cores);
     let get = |request: &str| http(server.admin, request);
@@ -188,7 +282,7 @@ fn health_and_http(cores: usize) {
     assert!(metrics.head.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{}", metrics.head);
     for (request, status) in [
         ("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         ("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405),
         ("DELETE /health HTTP/1.1\r\nHost: x\r\n\r\n", 405),
         ("HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n", 200),

@@ -10,9 +10,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 on_one_and_two_cores!(
     events_and_operations_take_effect,
+    the_rooms_that_get_most_are_named,
     the_description_is_true,
     requests_come_in_any_form,
     the_token_guards_the_api,
@@ -80,6 +82,65 @@ fn events_and_operations_take_effect(cores: usize) {
     wait_until("the room is empty", || get(&server, "/api/rooms/vip").1["room"]["members"] == 0);
     assert_eq!(get(&server, "/api/rooms/nobody").0, 404);
     server.await_metric("roomcast_operator_requests_total", &[("status", "404")], 1.0);
+}
+
+fn the_rooms_that_get_most_are_named(cores: usize) {
+    let event = r#"{"type":"x","data":"0123456789"}"#;
+    let frame = event.len() + 2;
+    let room = |room: Value, count: usize| json!({"ns": "/", "room": room, "count": count, "error": 0});
+    let all = [room("a".into(), 40), room("b".into(), 25), room(Value::Null, 5)];
+    let by_bytes = [room("a".into(), 40 * frame), room("b".into(), 25 * frame)];
+    // (question, answer)
+    let questions = [
+        ("", "deliveries", &all[..]),
+        ("?limit=1", "deliveries", &all[..1]),
+        ("?by=bytes&limit=2", "bytes", &by_bytes[..]),
+        ("?by=lag", "lag", &[]),
+    ];
+    // Should it take longer than that, the first events may be forgotten before all is asked.
+    let window = Duration::from_secs(8);
+    let answers = loop {
+        let server = Server::start(OPEN, cores);
+        let mut clients: Vec<RawClient> =
+            ["a", "a", "a", "a", "b"].map(|room| RawClient::in_room(&server, room)).into();
+        let (mut publisher, began) = (Publisher::connect(&server), Instant::now());
+        for (room, events) in [("a", 10), ("b", 25), ("nobody", 99)] {
+            let line = format!(r#"{{"room":"{room}","event":"x","data":"0123456789"}}"#);
+            (0..events).for_each(|_| publisher.line(&line));
+        }
+        publisher.line(r#"{"event":"all"}"#);
+        for (index, client) in clients.iter_mut().enumerate() {
+            // The namespace is a room of its own, whose events come in any order to those of others.
+            let events = if index < 4 { 11 } else { 26 };
+            let got: Vec<String> = (0..events).map(|_| client.next()).collect();
+            assert_eq!(got.iter().filter(|text| *text == event).count(), events - 1, "{got:?}");
+        }
+        let answers = questions.map(|(query, ..)| get(&server, &format!("/api/top{query}")));
+        if began.elapsed() < window {
+            break answers;
+        }
+    };
+    for ((query, by, expected), (status, mut answer)) in questions.into_iter().zip(answers) {
+        assert_eq!((status, &answer["ok"], &answer["by"]), (200, &json!(true), &json!(by)), "{query}");
+        let seconds = answer["seconds"].as_f64().unwrap();
+        for room in answer["rooms"].as_array_mut().unwrap() {
+            let rate = room.as_object_mut().unwrap().remove("per_second").unwrap().as_f64().unwrap();
+            let count = room["count"].as_f64().unwrap();
+            assert!((rate - count / seconds).abs() < 0.1 + rate / 100.0, "{rate} a second, {count} in {seconds} s");
+        }
+        assert_eq!(answer["rooms"].as_array().unwrap(), expected, "{query}");
+    }
+    // A client that reads nothing is cut; until then, and with that, its rooms lag.
+    let small = Server::start(&format!("[limits]\noutbox_bytes_max = 20_000\n{OPEN}"), cores);
+    let (_stuck, mut publisher) = (RawClient::in_room(&small, "slow"), Publisher::connect(&small));
+    let line = format!(r#"{{"room":"slow","event":"x","data":"{}"}}"#, "x".repeat(10_000));
+    wait_until("the client is cut", || {
+        (0..50).for_each(|_| publisher.line(&line));
+        small.metric_where("roomcast_limit_refusals_total", &[("limit", "outbox_bytes_max")]) == 1.0
+    });
+    let (_, answer) = get(&small, "/api/top?by=lag");
+    assert_eq!(answer["rooms"][0]["room"], "slow", "{answer}");
+    assert!(answer["rooms"][0]["count"].as_u64().unwrap() >= 10_000, "{answer}");
 }
 
 /// `openapi.json` and what of it has been seen.
@@ -229,6 +290,9 @@ fn the_description_is_true(cores: usize) {
         ("GET", "/api/sockets/{sid}", &own, ""),
         ("GET", "/api/sockets/{sid}", "/api/sockets/x?ns=/nowhere", ""),
         ("GET", "/api/sockets/{sid}", "/api/sockets/x", ""),
+        ("GET", "/api/top", "/api/top", ""),
+        ("GET", "/api/top", "/api/top?by=lag&limit=100", ""),
+        ("GET", "/api/top", "/api/top?by=size", ""),
         ("GET", "/api/openapi.json", "/api/openapi.json", ""),
         ("GET", "/health", "/health", ""),
         ("GET", "/health/live", "/health/live", ""),

@@ -12,6 +12,7 @@ use roomcast::base::ids::Topology;
 use roomcast::config::Config;
 use roomcast::ingest::publisher::Desk;
 use roomcast::mesh;
+use roomcast::net::pulse::Pulses;
 use roomcast::net::wake::Bells;
 use roomcast::net::{self, listener, sys};
 use roomcast::session::admission::Admission;
@@ -44,6 +45,7 @@ impl Machine {
             draining: AtomicBool::new(false),
             drain: net::DrainProgress::new(cores),
             horizons: net::Horizons::new(cores),
+            pulses: Pulses::new(cores),
             polling: AtomicUsize::new(0),
             budget: Budget::new(cores, 0),
             inboxes: Arc::new(inboxes::Budget::new(cores, 0)),
@@ -60,6 +62,7 @@ impl Machine {
                 shard: Shard::new(port, topology.clone(), namespaces, options, [1; 32], Millis(0), 1),
                 desk: Desk::new(config.ingest_options(), config.flat_namespaces()),
                 clients,
+                shares_clients: false,
                 publishers,
                 extra: net::Extra::default(),
                 handovers,
@@ -150,7 +153,7 @@ fn who_is_in_is_served_between_the_others(cores: usize) {
 }
 
 /// As many as fit into a backlog of the usual length.
-const CROWD: usize = 3_000;
+const CROWD: usize = 2_000;
 /// One of the tests with a crowd at a time: they want most of the machine.
 static ALONE: Mutex<()> = Mutex::new(());
 

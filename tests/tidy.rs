@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. A module imports only from those before it; see ARCHITECTURE.md.
-const LAYERS: [&str; 13] =
-    ["base", "proto", "mesh", "room", "session", "shard", "ingest", "net", "ops", "config", "server", "cli", "main"];
+const LAYERS: [&str; 15] = [
+    "base", "proto", "mesh", "room", "session", "shard", "ingest", "net", "ops", "config", "doctor", "server", "demo",
+    "cli", "main",
+];
 
 /// These three stand side by side: none imports another, so that each can be read alone.
 const SIBLINGS: [&str; 3] = ["mesh", "room", "session"];

@@ -200,16 +200,12 @@ fn take(criterion: &mut Criterion) {
                 while let Some((session, _)) = outboxes.next_dirty() {
                     frames.clear();
                     joined.clear();
-                    let mut bytes = 0;
-                    for (frame, piece) in outboxes.waiting(session) {
-                        frames.push(frame);
-                        bytes += piece.len();
-                        if joins {
-                            joined.extend_from_slice(piece);
-                        }
+                    let taken = outboxes.take(session, u32::MAX, &mut frames).expect("nobody lags");
+                    if joins {
+                        frames.iter().for_each(|&frame| joined.extend_from_slice(outboxes.frame(frame)));
                     }
                     black_box((&frames, &joined));
-                    outboxes.advance(session, bytes);
+                    outboxes.settle(session, taken, &frames, taken.bytes as usize);
                 }
             })
         });

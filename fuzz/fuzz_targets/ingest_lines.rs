@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use roomcast::base::frame::Encoding;
 use roomcast::base::ids::{CoreId, Offset, RoomName, SocketId};
-use roomcast::proto::line::query::{self, CoreStats, Query, RoomFacts, RoomOrder, SocketFacts};
+use roomcast::proto::line::query::{self, CoreStats, Query, RoomFacts, RoomOrder, SocketFacts, TopRoom};
 use roomcast::proto::line::{
     Ack, Acks, Emit, Limits, Line, Op, OpKind, Parser, Receipt, Request, put_attachments, split_line, write_error,
     write_receipt,
@@ -106,6 +106,13 @@ fn check_query(query: &Query, line: &Line<'_>) -> Vec<RoomName> {
             let names = [prefix, after].map(|name| RoomName::new(name, usize::MAX));
             let rooms: Vec<RoomFacts> = names.into_iter().flatten().map(facts).collect();
             query::write_rooms(&mut out, id, rooms.iter(), *limit > 1);
+            Vec::new()
+        }
+        Query::Top { by, limit } => {
+            assert!((1..=query::TOP_MAX).contains(limit));
+            let namespace = (&*line.namespace).into();
+            let room = TopRoom { namespace, room: RoomName::whole_namespace(), count: u64::MAX, error: 0 };
+            query::write_top(&mut out, id, *by, 0, &[room.clone(), room]);
             Vec::new()
         }
         Query::Room(name) => {

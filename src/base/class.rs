@@ -119,7 +119,9 @@ impl NameMatch {
         }
     }
 
-    fn is_match(&self, name: &str) -> bool {
+    /// True for the names that it stands for.
+    #[must_use]
+    pub fn is_match(&self, name: &str) -> bool {
         match self {
             NameMatch::Exactly(exact) => **exact == *name,
             NameMatch::Prefix(prefix) => name.starts_with(&**prefix),

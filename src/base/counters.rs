@@ -1,6 +1,8 @@
 //! What a core counts: plain integers that only their core touches, listed with name and meaning so that `ops` can
 //! publish them. Knows no metrics library.
 
+use super::histogram::{Histogram, Scale};
+use super::sketch::Measure;
 use std::sync::Arc;
 
 /// One published number of a core.
@@ -24,6 +26,10 @@ macro_rules! counters {
             pub by_reason: Vec<(&'static str, &'static str, u64)>,
             /// Counts by outcome and rooms: `(metric name, outcome, pattern of the rooms' names, count)`.
             pub by_rooms: Vec<(&'static str, &'static str, Arc<str>, u64)>,
+            /// Distributions.
+            pub histograms: Histograms,
+            /// What the first rooms of each measure get a second: see [`BY_RANK`].
+            pub top_rooms: [[f64; TOP_RANKS]; Measure::COUNT],
         }
 
         impl Counters {
@@ -41,6 +47,94 @@ macro_rules! counters {
     (@gauge gauge) => { true };
     (@gauge count) => { false };
 }
+
+/// One published distribution of a core.
+#[derive(Clone, Copy, Debug)]
+pub struct HistogramMetric {
+    /// Prometheus name. Several that follow each other may share one, and differ by their label.
+    pub name: &'static str,
+    /// Name and value.
+    pub label: Option<(&'static str, &'static str)>,
+    /// What it is about, of all that share the name.
+    pub help: &'static str,
+    /// Its bounds.
+    pub scale: Scale,
+}
+
+macro_rules! histograms {
+    ($($field:ident $name:ident $([$label:literal $value:literal])?, $scale:expr;)*) => {
+        /// A core's distributions.
+        #[derive(Clone, Debug, Default)]
+        pub struct Histograms {
+            $(#[doc = concat!("See [`", stringify!($name), "`].")] pub $field: Histogram,)*
+        }
+
+        impl Histograms {
+            /// What each value of [`Histograms::all`] is.
+            pub const METRICS: &'static [HistogramMetric] = &[$(HistogramMetric {
+                name: $name.0,
+                label: histograms!(@label $($label $value)?),
+                help: $name.1,
+                scale: $scale,
+            },)*];
+
+            /// The distributions, in the order of [`Histograms::METRICS`].
+            pub fn all(&self) -> impl Iterator<Item = &Histogram> {
+                [$(&self.$field,)*].into_iter()
+            }
+        }
+    };
+    (@label) => { None };
+    (@label $label:literal $value:literal) => { Some(($label, $value)) };
+}
+
+const TURN: (&str, &str) =
+    ("roomcast_turn_seconds", "Time that turns of the core's loop took, of those that did something.");
+const STAGE: (&str, &str) = (
+    "roomcast_stage_seconds",
+    "Time that events took, by stage: owner, from their line's coming in until their room's owner had them; member, \
+     from there to the outboxes of a core's members; socket, from there until all of these sockets that take bytes had \
+     them; total, all of it. Of one event in 64, and of each that comes 10 ms or more after the last such one.",
+);
+const SEND_FRAMES: (&str, &str) = ("roomcast_send_frames", "Frames that one send to a WebSocket completed.");
+const BATCH_SENDS: (&str, &str) = ("roomcast_batch_sends", "Sends that one call to the kernel carried.");
+const RING: (&str, &str) = (
+    "roomcast_ring_messages",
+    "Messages found in the fullest ring to this core, or for itself, by plane: publish, to owners; deliver, to \
+     members. In one of 17 turns, if there were any.",
+);
+
+histograms! {
+    turn TURN, Scale::Seconds;
+    stage_owner STAGE ["stage" "owner"], Scale::Seconds;
+    stage_member STAGE ["stage" "member"], Scale::Seconds;
+    stage_socket STAGE ["stage" "socket"], Scale::Seconds;
+    stage_total STAGE ["stage" "total"], Scale::Seconds;
+    send_frames SEND_FRAMES, Scale::Numbers(13);
+    batch_sends BATCH_SENDS, Scale::Numbers(9);
+    ring_publish RING ["plane" "publish"], Scale::Numbers(14);
+    ring_deliver RING ["plane" "deliver"], Scale::Numbers(14);
+}
+
+/// Rooms of each measure whose figures are published: a rank is a label, a room's name never is.
+pub const TOP_RANKS: usize = 5;
+
+/// By [`Measure::index`]: a metric with a `rank` label, and its meaning.
+pub const BY_RANK: [(&str, &str); Measure::COUNT] = [
+    (
+        "roomcast_top_room_deliveries_per_second",
+        "Deliveries a second in the core's busiest rooms by that, by rank; over the last 8 to 16 s.",
+    ),
+    (
+        "roomcast_top_room_bytes_per_second",
+        "Bytes delivered a second in the core's busiest rooms by that, by rank; over the last 8 to 16 s.",
+    ),
+    (
+        "roomcast_top_room_lag_bytes_per_second",
+        "Bytes a second that came to members who lagged, in the core's rooms with most of that, by rank; over the last \
+         8 to 16 s.",
+    ),
+];
 
 counters! {
     count accepted "roomcast_connections_accepted_total" "TCP connections accepted, clients and publishers.";
@@ -91,6 +185,8 @@ counters! {
     gauge inbox_bytes "roomcast_inbox_bytes" "Memory of what clients have sent and is not whole, or waits, now.";
     gauge outbox_bytes "roomcast_outbox_bytes" "Bytes waiting in outboxes now, shared frames counted at each holder.";
     gauge outbox_memory_bytes "roomcast_outbox_memory_bytes" "Memory of outboxes now, shared frames once.";
+    gauge lagging "roomcast_lagging_sessions" "Sessions whose outbox was full and has not been empty since.";
+    gauge ring_slots "roomcast_ring_slots" "Messages that one ring between two cores holds.";
     count ring_full_up "roomcast_ring_full_publish_total" "Messages that waited as the ring to an owner was full.";
     count ring_full_down "roomcast_ring_full_deliver_total" "Messages that waited as the ring to a member was full.";
     count kernel_retries "roomcast_kernel_retries_total" "Submissions repeated for want of memory or space.";
@@ -121,6 +217,11 @@ pub const BY_ROOMS: &[(&str, &str)] = &[(
     "What became of slow consumers, by outcome (disconnect, shed: connections; dropped, conflated: events) and \
      pattern of rooms.",
 )];
+
+/// What operators' limits refused, with a `limit` label: the limit's key in the config. It is counted from
+/// [`BY_REASON`], so that one number tells of a limit whatever it refuses.
+pub const LIMIT_REFUSALS: (&str, &str) =
+    ("roomcast_limit_refusals_total", "What a limit of the config refused, by the limit's key.");
 
 /// See [`BY_REASON`].
 pub const CLOSES: &str = "roomcast_closes_total";
@@ -173,6 +274,31 @@ pub mod limits {
     pub const ROOMS_PER_SOCKET: &str = "rooms_per_socket";
     /// In [`RULE_REFUSALS`](super::RULE_REFUSALS): a room's name that is too long, or none.
     pub const ROOM_NAME: &str = "room_name";
+
+    /// Counts by reason, each with the key of the limit that it is about: see
+    /// [`LIMIT_REFUSALS`](super::LIMIT_REFUSALS).
+    pub const KEYS: [(&str, &str, &str); 20] = [
+        (super::HTTP_REFUSED, CONNECTIONS_PER_IP, "connections_per_ip_max"),
+        (super::HTTP_REFUSED, HANDSHAKES_PER_IP, "handshakes_per_ip_per_s"),
+        (super::HTTP_REFUSED, HANDSHAKES, "handshakes_per_s"),
+        (super::HTTP_REFUSED, HANDSHAKE_TIMEOUT, "handshake_ms_max"),
+        (super::HTTP_REFUSED, BODY_TIMEOUT, "request_body_ms_max"),
+        (super::HTTP_REFUSED, "too_long", "http_head_bytes_max"),
+        (super::HTTP_REFUSED, "body_too_long", "message_bytes_max"),
+        (super::CLIENT_ERRORS, "too_big", "message_bytes_max"),
+        (super::CLIENT_ERRORS, "too_large", "packet_bytes_max"),
+        (super::CLIENT_ERRORS, "too_many_attachments", "attachments_max"),
+        (super::HTTP_REFUSED, INBOXES_BYTES, "inboxes_bytes_max"),
+        (super::RULE_REFUSALS, INBOXES_BYTES, "inboxes_bytes_max"),
+        (super::RULE_REFUSALS, EVENTS_PER_SOCKET, "events_per_socket_per_s"),
+        (super::RULE_REFUSALS, CONNECTS, "events_per_socket_per_s"),
+        (super::RULE_REFUSALS, AUTH_BYTES, "auth_bytes"),
+        (super::RULE_REFUSALS, NAMESPACES, "namespaces_per_client_max"),
+        (super::RULE_REFUSALS, ROOMS_PER_SOCKET, "rooms_per_socket_max"),
+        (super::RULE_REFUSALS, ROOM_NAME, "room_name_bytes_max"),
+        (super::CLOSES, "slow consumer", "outbox_bytes_max"),
+        (super::CLOSES, "slow consumer, memory short", "outboxes_bytes_max"),
+    ];
 }
 
 impl Counters {

@@ -23,11 +23,15 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Serve clients and publishers (the default command)
     Serve(Serve),
+    /// Show it: two systems with a simulated feed, and a page to look at them
+    Demo(Demo),
     /// Read a config and say what it means, or what is wrong with it and where; or what would happen to a client
     #[command(
         override_usage = "roomcast check FILE\n       roomcast check FILE --as JSON [--event EVENT [--data JSON]]"
     )]
     Check(Check),
+    /// Look at this host and the config, and say what is wrong, why it matters and the line that mends it
+    Doctor(Doctor),
     /// Publish an event, or with `-` for JSON one event for each line of standard input
     #[command(
         override_usage = "roomcast pub [OPTIONS] ROOM EVENT JSON\n       roomcast pub [OPTIONS] --all EVENT JSON"
@@ -64,6 +68,35 @@ pub(super) struct Serve {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct Demo {
+    /// Where the page is, IP:PORT [default: 127.0.0.1:3300]
+    #[arg(long, env = "ROOMCAST_PAGE", value_name = "ADDR", value_parser = address)]
+    pub(super) page: Option<SocketAddr>,
+    /// How many times as fast as a real day: 60 makes an hour a minute
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub(super) speed: u32,
+    /// Where clients connect, IP:PORT; port 0 picks one [default: 127.0.0.1:3000]
+    #[arg(long, env = "ROOMCAST_LISTEN", value_name = "ADDR", value_parser = address)]
+    pub(super) listen: Option<SocketAddr>,
+    /// Where publishers connect, IP:PORT [default: 127.0.0.1:3100]
+    #[arg(long, env = "ROOMCAST_INGEST", value_name = "ADDR", value_parser = address)]
+    pub(super) ingest: Option<SocketAddr>,
+    /// Where operators connect, IP:PORT [default: 127.0.0.1:3200]
+    #[arg(long, env = "ROOMCAST_ADMIN", value_name = "ADDR", value_parser = address)]
+    pub(super) admin: Option<SocketAddr>,
+    /// Cores to run on [default: all]
+    #[arg(long, env = "ROOMCAST_CORES", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=CORES_MAX as i64))]
+    pub(super) cores: Option<u16>,
+    /// Written when all ports are open: JSON with listen, ingest, admin and page, each "IP:PORT"
+    #[arg(long, env = "ROOMCAST_PORTS_FILE", value_name = "FILE")]
+    pub(super) ports_file: Option<PathBuf>,
+    /// What to log, as in "info" [default: warn]
+    #[arg(long, env = "ROOMCAST_LOG", value_name = "FILTER", value_parser = filter)]
+    pub(super) log: Option<String>,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct Check {
     /// The config, TOML
     pub(super) file: PathBuf,
@@ -80,6 +113,19 @@ pub(super) struct Check {
     /// … or with these arguments, an array
     #[arg(long, value_name = "JSON")]
     pub(super) args: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Doctor {
+    /// The config that roomcast serves with; without one, the built-in development config
+    #[arg(long, env = "ROOMCAST_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// One line of JSON instead of text
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Where /proc and /sys of the host are, for containers that have them elsewhere
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(super) root: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -202,12 +248,15 @@ mod tests {
             ("--log roomcast=loud", "level"),
             ("check", "FILE"),
             ("check a b", "b"),
+            ("doctor a", "a"),
             ("pub room event", "ROOM EVENT JSON"),
             ("pub --all room event {}", "--all stands for the room"),
             ("pub one", "values"),
             ("pub --ack-timeout-ms 0 r e 1", "0"),
             ("pub --ack-timeout-ms 1s r e 1", "1s"),
             ("tail", "ROOM"),
+            ("demo --speed 0", "1..=600"),
+            ("demo --page localhost:3300", "not an IP address"),
         ] {
             let error = read(line).expect_err(line);
             assert!(error.use_stderr() && error.to_string().contains(word), "{line}: {error}");
@@ -215,6 +264,16 @@ mod tests {
         for line in ["--help", "-h", "--version", "-V", "serve --help", "pub --help"] {
             assert!(!read(line).expect_err(line).use_stderr(), "{line}");
         }
+    }
+
+    #[test]
+    fn the_demo_has_flags_of_its_own() {
+        let Command::Demo(demo) = read("demo --page [::1]:0 --speed 10 --listen 127.0.0.1:0").unwrap().command else {
+            panic!()
+        };
+        assert_eq!((demo.speed, demo.page), (10, Some("[::1]:0".parse().unwrap())));
+        let Command::Demo(demo) = read("demo").unwrap().command else { panic!() };
+        assert_eq!((demo.speed, demo.page, demo.listen), (60, None, None));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::args::Check;
 use super::words::Words;
 use super::{ask, say};
 use crate::base::class::SnapshotOptions;
-use crate::config::{Alias, AliasKind, Config, EndpointKind, EndpointShape, NUMBERS};
+use crate::config::{Alias, AliasKind, Config, EndpointKind, EndpointShape, NUMBERS, Steer};
 use crate::session::rules::{
     ArgsSource, Condition, EmitSource, EventRule, ReplySource, RoomsSource, RulesSource, SlowConsumerSource,
     SnapshotWish, UnknownEvents,
@@ -45,7 +45,12 @@ fn explained(config: &Config) -> String {
         1 => "1 core".to_owned(),
         cores => format!("{cores} cores"),
     };
-    let _ = writeln!(text, "clients     {}, on {cores}{}", config.server.listen, shown_public(config.server.public));
+    let steer = match config.server.steer {
+        Steer::Hash => "",
+        Steer::Cpu => ", by processor",
+    };
+    let public = shown_public(config.server.public);
+    let _ = writeln!(text, "clients     {}, on {cores}{steer}{public}", config.server.listen);
     pages_and_proxies(config, &mut text);
     tokens(config, &mut text);
     publishers(config, &mut text);
@@ -363,7 +368,11 @@ All limits have their defaults.
     #[test]
     fn rules_in_words() {
         let text = r#"
-            server = { listen = "0.0.0.0:80", cores = 2, public = true, trusted_proxies = ["10.0.0.0/8", "::1"] }
+            server.trusted_proxies = ["10.0.0.0/8", "::1"]
+            server.listen = "0.0.0.0:80"
+            server.cores = 2
+            server.public = true
+            server.steer = "cpu"
             cors = { origins = ["*", "null"], credentials = true, max_age_s = 60, check_websockets = false }
             mesh.ring_slots = 16
             ingest = { listen = "0.0.0.0:3100", token_file = "publish.token", unix = "/run/p.sock", unix_mode = "600" }
@@ -437,7 +446,7 @@ All limits have their defaults.
         "#;
         assert_eq!(
             explained(&Config::parse(text, "f").unwrap()),
-            r#"clients     0.0.0.0:80, on 2 cores; public = true: whoever reaches it is not authenticated
+            r#"clients     0.0.0.0:80, on 2 cores, by processor; public = true: whoever reaches it is not authenticated
 pages       of *, null, with cookies: any page can speak in the name of its visitor; WebSockets of any page
 proxies     10.0.0.0/8, ::1
 publishers  0.0.0.0:3100, with the token in publish.token

@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod check;
+mod doctor;
 mod publish;
 mod tail;
 mod words;
@@ -10,10 +11,11 @@ mod words;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Arguments, Command, Serve};
+use args::{Arguments, Command, Demo, Serve};
 
 use crate::config::Config;
-use crate::server::{self, reload::Reread};
+use crate::server::reload::Reread;
+use crate::{demo, server};
 
 /// The command line or the environment makes no sense.
 const USAGE: u8 = 2;
@@ -50,7 +52,15 @@ fn run(command: Command) -> Result<(), String> {
             let reread = serve.config.is_some().then(|| Box::new(move || configured(&serve)) as Reread);
             server::run(config, reread, ports_file)
         }
+        Command::Demo(Demo { listen, ingest, admin, page, cores, speed, ports_file, log }) => {
+            drop((out, err));
+            let cores = usize::from(cores.unwrap_or(0));
+            let page = page.unwrap_or_else(demo::default_page);
+            let program = std::env::args().next().unwrap_or_default();
+            demo::run(demo::Options { page, listen, ingest, admin, cores, speed, ports_file, log, program })
+        }
         Command::Check(check) => check::run(&check, &mut out),
+        Command::Doctor(doctor) => doctor::run(&doctor, &mut out),
         Command::Pub(publish) => publish::run(&publish, &mut io::stdin().lock(), &mut out, &mut err),
         Command::Tail(tail) => tail::run(&tail, &mut out, &mut err),
     }

@@ -37,7 +37,7 @@ const MESSAGE_BYTES_SMALLEST: u64 = KIB;
 const RATE_MAX: u64 = Rate::MAX as u64;
 
 /// Also the bounds of an endpoint's own.
-const MESSAGE_BYTES_MAX: Number =
+pub(super) const MESSAGE_BYTES_MAX: Number =
     number("limits.message_bytes_max", MESSAGE_BYTES_SMALLEST, MESSAGE_BYTES_LARGEST, |c| {
         c.limits.message_bytes_max as u64
     });

@@ -40,7 +40,7 @@ macro_rules! keys {
 /// All keys of all sections. Endpoints and namespaces, which may be many, are compared one by one.
 pub(crate) const KEYS: &[Key] = keys! {
     // What was bound, pinned or allocated at the start.
-    Restart server listen cores;
+    Restart server listen cores steer;
     Reload server drain_ms_max drain_clients_per_s public trusted_proxies;
     Reload cors origins credentials headers max_age_s check_websockets;
     Reload auth require sources audience issuer leeway_s refresh_event key;

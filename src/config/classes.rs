@@ -14,6 +14,35 @@ const BYTES_LARGEST: u64 = 64 << 20;
 /// A week: what is older is no present state.
 const AGE_MS_LARGEST: u64 = 7 * 24 * 3_600_000;
 
+/// A number in `snapshot = { … }`.
+struct Number {
+    name: &'static str,
+    min: u64,
+    max: u64,
+    /// What 0 means, if it is allowed besides.
+    zero: &'static str,
+}
+
+/// All of them, in the order of [`SnapshotSource`].
+const NUMBERS: [Number; 3] = [
+    Number { name: "keys_max", min: 1, max: KEYS_LARGEST, zero: "" },
+    Number { name: "bytes_max", min: BYTES_SMALLEST, max: BYTES_LARGEST, zero: "" },
+    Number { name: "age_ms_max", min: 1, max: AGE_MS_LARGEST, zero: "0, for ever, or " },
+];
+
+impl Number {
+    /// `between 1 and 10000`
+    fn bounds(&self) -> String {
+        let Number { min, max, zero, .. } = self;
+        format!("{zero}between {min} and {max}")
+    }
+}
+
+/// The bounds of the number of that name in `snapshot = { … }`.
+pub(super) fn bounds(name: &str) -> Option<String> {
+    NUMBERS.iter().find(|number| number.name == name).map(Number::bounds)
+}
+
 /// What holds for the rooms of a namespace, checked before by [`check`].
 pub(super) fn compile(sources: &[RoomsSource]) -> Classes {
     let class = |source: &RoomsSource| Class {
@@ -57,14 +86,9 @@ pub(super) fn check(document: &Document, namespace: usize, sources: &[RoomsSourc
         }
         let Some(snapshot) = &source.snapshot else { continue };
         let age = (snapshot.age_ms_max > 0).then_some(snapshot.age_ms_max);
-        for (name, value, min, max) in [
-            ("keys_max", snapshot.keys_max, 1, KEYS_LARGEST),
-            ("bytes_max", snapshot.bytes_max, BYTES_SMALLEST, BYTES_LARGEST),
-            ("age_ms_max", age, 1, AGE_MS_LARGEST),
-        ] {
-            if value.is_some_and(|value| !(min..=max).contains(&value)) {
-                let zero = if name == "age_ms_max" { "0, for ever, or " } else { "" };
-                return wrong(&["snapshot", name], &format!("must be {zero}between {min} and {max}"));
+        for (number, value) in NUMBERS.iter().zip([snapshot.keys_max, snapshot.bytes_max, age]) {
+            if value.is_some_and(|value| !(number.min..=number.max).contains(&value)) {
+                return wrong(&["snapshot", number.name], &format!("must be {}", number.bounds()));
             }
         }
     }

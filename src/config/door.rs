@@ -8,7 +8,9 @@ use serde::Deserialize;
 use super::document::{ConfigError, Document, path};
 use super::{Config, Ingest, Ops};
 use crate::base::secret::Secret;
+use crate::ops::page::RESERVED;
 use crate::ops::{alias, site};
+use crate::session::identity::Algorithm;
 use crate::session::rules::{PathStep, RulesSource};
 
 /// A request of the HTTP API under a path and in a shape that an existing system knows.
@@ -75,6 +77,20 @@ impl Config {
         let Ingest { unix, unix_mode, .. } = &self.ingest;
         let mode = mode_of(unix_mode).unwrap_or_else(|| unreachable!("{unix_mode} has been checked"));
         (!unix.is_empty()).then(|| (self.beside(unix), mode))
+    }
+
+    /// Files whose readers could speak for somebody else, each with the key that names it.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<(String, PathBuf)> {
+        let tokens = [("ingest.token_file", &self.ingest.token_file), ("ops.token_file", &self.ops.token_file)];
+        let tokens = tokens.into_iter().filter(|(_, file)| !file.is_empty());
+        let mut files: Vec<_> = tokens.map(|(key, file)| (key.to_owned(), self.beside(file))).collect();
+        // Who knows the key of HS256 can sign; the others' are public.
+        for (index, key) in self.auth.key.iter().enumerate().filter(|(_, key)| key.algorithm == Some(Algorithm::Hs256))
+        {
+            files.extend(key.file.as_ref().map(|file| (format!("auth.key[{index}].file"), self.beside(file))));
+        }
+        files
     }
 
     /// For the operators' port.
@@ -159,7 +175,7 @@ pub(super) fn check(
                 "must begin with / and contain no spaces, no ? and no #, as in \"/stats\"".to_owned(),
             );
         }
-        if ["/metrics", "/api/openapi.json"].contains(&&*alias.path) {
+        if ["/metrics", "/api/openapi.json"].iter().chain(&RESERVED).any(|path| **path == *alias.path) {
             return wrong("path", "is a path of the server's own; choose another".to_owned());
         }
         let same = |other: &super::Alias| other.path == alias.path;

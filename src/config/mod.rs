@@ -1,5 +1,5 @@
 //! The configuration: TOML to each module's Options. Knows every setting with its default and bounds, and nothing of
-//! what the modules do with them; the reference for operators is `development.toml`.
+//! what the modules do with them; the references for operators are `development.toml` and what `reference` writes.
 
 mod auth;
 mod bounds;
@@ -8,6 +8,7 @@ mod classes;
 mod document;
 mod door;
 mod endpoints;
+mod reference;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub use document::ConfigError;
 use document::{Document, path};
 pub use door::{Alias, AliasKind, read_token};
 pub use endpoints::{Endpoint, EndpointKind, EndpointShape};
+pub use reference::reference;
 
 use crate::base::rate::Rate;
 use crate::ingest::publisher;
@@ -111,6 +113,19 @@ pub struct Server {
     pub public: bool,
     /// Addresses and networks of proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<String>,
+    /// Which core gets a new connection of a client.
+    pub steer: Steer,
+}
+
+/// Which core gets a new connection of a client.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Steer {
+    /// One by the kernel's hash of the addresses.
+    #[default]
+    Hash,
+    /// That of the processor on which its packets come in.
+    Cpu,
 }
 
 /// Which pages of other origins may read responses over HTTP, and open WebSockets.
@@ -283,14 +298,9 @@ fn loopback(port: u16) -> SocketAddr {
 impl Default for Server {
     fn default() -> Server {
         let trusted_proxies = Vec::new();
-        Server {
-            listen: loopback(3000),
-            cores: 0,
-            drain_ms_max: 10_000,
-            drain_clients_per_s: 0,
-            public: false,
-            trusted_proxies,
-        }
+        let (listen, steer) = (loopback(3000), Steer::default());
+        let (drain_ms_max, drain_clients_per_s) = (10_000, 0);
+        Server { listen, cores: 0, drain_ms_max, drain_clients_per_s, public: false, trusted_proxies, steer }
     }
 }
 
@@ -850,6 +860,7 @@ mod tests {
                  port 0 picks one",
             ),
             ("[server]\npublic = \"yes\"", "2:10: server.public = \"yes\": must be true or false"),
+            ("[server]\nsteer = \"irq\"", "2:9: server.steer = \"irq\": must be \"hash\" or \"cpu\""),
             ("[log]\nformat = \"xml\"", "2:10: log.format = \"xml\": must be \"auto\" or \"human\" or \"json\""),
             ("[log]\nlevel = 3", "2:9: log.level = 3: must be a string"),
             // Keys.
@@ -861,7 +872,7 @@ mod tests {
             (
                 "[server]\ncolour = 1",
                 "2:1: server.colour: there is no such key; the keys here are listen, cores, drain_ms_max, \
-                 drain_clients_per_s, public, trusted_proxies",
+                 drain_clients_per_s, public, trusted_proxies, steer",
             ),
             ("log = 3", "1:7: log = 3: must be a table of keys"),
             ("[server]\ncores = 1\ncores = 2", "3:1: cores is set twice; remove one of them"),
@@ -938,6 +949,10 @@ mod tests {
             (
                 "[[ops.alias]]\npath = \"/metrics\"\nkind = \"health\"",
                 "2:8: ops.alias[0].path = \"/metrics\": is a path of the server's own; choose another",
+            ),
+            (
+                "[[ops.alias]]\npath = \"/live\"\nkind = \"health\"",
+                "2:8: ops.alias[0].path = \"/live\": is a path of the server's own; choose another",
             ),
             (
                 "[[ops.alias]]\npath = \"/s\"\nkind = \"stats\"",

@@ -2,9 +2,10 @@
 //! the cores find it.
 
 use crate::base::ids::{CoreId, RoomName};
-use crate::proto::line::query::{self, CoreStats, Query, RoomFacts, SocketFacts};
+use crate::base::sketch::Measure;
+use crate::proto::line::query::{self, CoreStats, Query, RoomFacts, SocketFacts, TopFacts, TopRoom};
 use crate::shard::messages::Facts;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A question that waits for cores.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ enum Found {
     Rooms { limit: usize, more: bool, rooms: BTreeMap<RoomName, RoomFacts> },
     Room { name: RoomName, cores: Vec<Option<RoomFacts>> },
     Socket(Option<SocketFacts>),
+    Top { by: Measure, limit: usize, cores: Vec<TopFacts> },
 }
 
 impl Finding {
@@ -41,6 +43,7 @@ impl Finding {
             Query::Rooms { limit, .. } => Found::Rooms { limit, more: false, rooms: BTreeMap::new() },
             Query::Room(name) => Found::Room { name, cores: vec![None; cores] },
             Query::Socket(_) => Found::Socket(None),
+            Query::Top { by, limit } => Found::Top { by, limit, cores: Vec::with_capacity(cores) },
         };
         Finding { id: id.into(), namespace: namespace.into(), asked_at_ms, missing, found }
     }
@@ -60,6 +63,7 @@ impl Finding {
             (Found::Stats(cores), Facts::Stats(stats)) => cores[core.index()] = stats,
             (Found::Room { cores, .. }, Facts::Room(room)) => cores[core.index()] = Some(room),
             (Found::Socket(socket), Facts::Socket(found)) => *socket = found,
+            (Found::Top { cores, .. }, Facts::Top(found)) => cores.push(found),
             (Found::Rooms { limit, more, rooms }, Facts::Rooms(found)) => {
                 *more |= found.len() == *limit;
                 for room in found {
@@ -84,8 +88,37 @@ impl Finding {
                 query::write_room(out, &self.id, name, &cores);
             }
             Found::Socket(socket) => query::write_socket(out, &self.id, &self.namespace, socket.as_ref()),
+            Found::Top { by, limit, cores } => {
+                let covers_ms = cores.iter().map(|core| core.covers_ms).max().unwrap_or(0);
+                query::write_top(out, &self.id, *by, covers_ms, &first(cores, *limit));
+            }
         }
     }
+}
+
+/// The first rooms of all cores, most first. Of a core that does not list a room, that room may have as much as the
+/// core says of all others: it is added to the count, and to its error.
+fn first(cores: &[TopFacts], limit: usize) -> Vec<TopRoom> {
+    let others_max: u64 = cores.iter().map(|core| core.others_max).sum();
+    let mut rooms: HashMap<(&str, &RoomName), (u64, u64)> = HashMap::new();
+    for core in cores {
+        for TopRoom { namespace, room, count, error } in &core.rooms {
+            // The sum holds the core's own part of it: a room's count is never below that.
+            let (sum, errors) = rooms.entry((namespace, room)).or_insert((others_max, others_max));
+            *sum = *sum - core.others_max + count;
+            *errors = *errors - core.others_max + error;
+        }
+    }
+    let room = |((namespace, room), (count, error)): ((&str, &RoomName), (u64, u64))| TopRoom {
+        namespace: namespace.into(),
+        room: room.clone(),
+        count,
+        error,
+    };
+    let mut rooms: Vec<TopRoom> = rooms.into_iter().map(room).collect();
+    rooms.sort_unstable_by(|a, b| (b.count, &a.namespace, &a.room).cmp(&(a.count, &b.namespace, &b.room)));
+    rooms.truncate(limit);
+    rooms
 }
 
 /// Adds what one more core knows of a room.
@@ -131,5 +164,38 @@ mod tests {
                 rooms.map(|room| format!("{}{} ", room["name"].as_str().unwrap(), room["members"])).collect();
             assert_eq!((shown.as_str(), answer["next"].to_string().as_str()), (told, next), "{limit} of {cores:?}");
         }
+    }
+
+    #[test]
+    fn the_first_rooms_of_cores_become_one_list() {
+        let room = |room: &str, count, error| TopRoom {
+            namespace: "/".into(),
+            room: RoomName::new(room, 9).unwrap(),
+            count,
+            error,
+        };
+        let core = |rooms: &[(&str, u64, u64)], others_max, covers_ms| TopFacts {
+            rooms: rooms.iter().map(|(name, count, error)| room(name, *count, *error)).collect(),
+            others_max,
+            covers_ms,
+        };
+        // Three cores: one has a place for every room, two have not.
+        let cores = [
+            core(&[("a", 5, 0), ("b", 1, 0)], 0, 9_000),
+            core(&[("a", 10, 2), ("c", 30, 3)], 3, 9_001),
+            core(&[("b", 20, 9), ("c", 10, 10)], 10, 9_000),
+        ];
+        let expected = [room("c", 40, 13), room("a", 25, 12), room("b", 24, 12)];
+        assert_eq!(first(&cores, 9), expected);
+        assert_eq!(first(&cores, 2), expected[..2]);
+        let mut finding = Finding::new("1", "/", Query::Top { by: Measure::Bytes, limit: 1 }, 0, 3, 3);
+        cores.into_iter().enumerate().for_each(|(n, facts)| finding.take(CoreId::new(n), Facts::Top(facts)));
+        let mut out = Vec::new();
+        finding.write(&mut out);
+        let answer: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(
+            (&answer["seconds"], &answer["rooms"][0]["room"], &answer["rooms"][1]),
+            (&9.001.into(), &"c".into(), &serde_json::Value::Null)
+        );
     }
 }

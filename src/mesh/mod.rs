@@ -161,6 +161,18 @@ impl<T> Plane<T> {
         self.waiting_count > 0 || self.local.len() >= self.slots
     }
 
+    /// Messages in the fullest ring to this core, or those that it has for itself if these are more.
+    #[must_use]
+    pub fn fullest(&self) -> usize {
+        self.incoming.iter().flatten().map(Consumer::slots).max().unwrap_or(0).max(self.local.len())
+    }
+
+    /// Messages that one ring holds.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
     /// Times a message found its ring full.
     #[must_use]
     pub fn full_count(&self) -> u64 {
@@ -225,7 +237,7 @@ mod tests {
             a.up.send(b.core(), n);
         }
         assert!(a.up.is_blocked());
-        assert_eq!(a.up.full_count(), 3);
+        assert_eq!((a.up.full_count(), a.up.fullest(), b.up.fullest(), b.up.slots()), (3, 0, 2, 2));
         let mut got = Vec::new();
         while got.len() < 5 {
             got.extend(b.up.receive().map(|(from, n)| (from.index(), n)));
@@ -246,7 +258,7 @@ mod tests {
         for n in 0..3 {
             port.down.send(CoreId::new(0), n);
         }
-        assert!(port.down.is_blocked() && !port.is_idle());
+        assert!(port.down.is_blocked() && !port.is_idle() && port.down.fullest() == 3);
         assert_eq!(std::iter::from_fn(|| port.down.receive()).map(|(_, n)| n).collect::<Vec<_>>(), [0, 1, 2]);
     }
 }

@@ -7,11 +7,12 @@ use super::flush::JOIN_BYTES_MAX;
 use super::http::{HandOver, Http};
 use super::order::{Horizons, Parking};
 use super::published::Published;
+use super::pulse::Pulses;
 use super::ring::{Completion, Ring, SENDS_MAX};
 use super::settings::Step;
 use super::wake::Bells;
 use super::{Options, sys};
-use crate::base::clock::Millis;
+use crate::base::clock::{Micros, Millis};
 use crate::base::counters;
 use crate::base::ids::{CoreId, SlotRef};
 use crate::base::slab::Slab;
@@ -62,7 +63,7 @@ const ACCEPT_PAUSE_MS: u64 = 100;
 /// Arrivals are noted until nobody has polled for this long: turning that on and off costs the kernel more than it.
 const STAMPING_MS: u64 = 60_000;
 
-const CLIENTS: u32 = 0;
+pub(super) const CLIENTS: u32 = 0;
 const PUBLISHERS: u32 = 1;
 /// Publishers of this host, by their Unix socket: one core listens, and deals them out.
 const NEIGHBOURS: u32 = 2;
@@ -85,6 +86,8 @@ pub struct Shared {
     pub drain: DrainProgress,
     /// How far the cores are with what came in.
     pub horizons: Horizons,
+    /// Whether the cores turn.
+    pub pulses: Pulses,
     /// Who may come in.
     pub admission: Arc<Admission>,
     /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
@@ -107,6 +110,8 @@ pub struct Setup {
     pub desk: Desk,
     /// Where clients come in.
     pub clients: TcpListener,
+    /// True if that is where other cores' clients come in as well.
+    pub shares_clients: bool,
     /// Where publishers come in.
     pub publishers: TcpListener,
     /// What only one of the cores has.
@@ -142,6 +147,10 @@ pub struct Core {
     knocked: [bool; LISTENERS.len()],
     /// True until [`ACCEPT_AGAIN`]: there is nothing to hold connections with.
     accept_paused: bool,
+    /// True if other cores accept from the clients' listener as well.
+    pub(super) shares_clients: bool,
+    /// True from the first turn that has seen the signal to stop.
+    leaving: bool,
     /// The core that gets the next publisher of this host.
     next_neighbour: usize,
     /// The HTTP API's connection, while it is open. It is not counted among publishers.
@@ -197,6 +206,8 @@ pub struct Core {
     pub(super) settings: u64,
     /// When the core looked at the budget of outboxes.
     budgeted: Millis,
+    /// When the turn before began, if it did something: the next one's beginning is its end.
+    busy_since: Option<u64>,
 }
 
 impl Core {
@@ -205,7 +216,18 @@ impl Core {
     /// # Errors
     /// The kernel refuses the ring.
     pub fn new(setup: Setup) -> io::Result<Core> {
-        let Setup { options, shard, desk, clients, publishers, extra, handovers, shared, publish_counters } = setup;
+        let Setup {
+            options,
+            shard,
+            desk,
+            clients,
+            shares_clients,
+            publishers,
+            extra,
+            handovers,
+            shared,
+            publish_counters,
+        } = setup;
         let ring = Ring::new(shared.bells.eventfd(shard.core())?)?;
         // Whoever made them: the core must not wait in an accept.
         for listener in [Some(&clients), Some(&publishers), extra.neighbours.as_ref()].into_iter().flatten() {
@@ -219,6 +241,8 @@ impl Core {
             watched: [false; LISTENERS.len()],
             knocked: [false; LISTENERS.len()],
             accept_paused: false,
+            shares_clients,
+            leaving: false,
             next_neighbour: 0,
             api: None,
             shared,
@@ -251,6 +275,7 @@ impl Core {
             counted: Millis(0),
             settings: 0,
             budgeted: Millis(0),
+            busy_since: None,
         };
         core.now = core.clock();
         core.shard.inboxes = Inboxes::new(core.shared.inboxes.clone(), core.shard.core());
@@ -274,6 +299,7 @@ impl Core {
             let worked = self.turn();
             if self.is_over() {
                 self.count_now();
+                self.shared.pulses.end(self.shard.core());
                 return;
             }
             if worked {
@@ -310,11 +336,28 @@ impl Core {
         (sys::monotonic() - self.shared.origin).as_nanos() as u64
     }
 
+    /// For what is measured.
+    fn instant(&self, now: Duration) -> Micros {
+        Micros((now - self.shared.origin).as_nanos() as u64 / 1000)
+    }
+
     /// One round of everything. False if there was nothing to do.
     pub fn turn(&mut self) -> bool {
         let began = self.clock_ns();
+        if let Some(since) = self.busy_since.take() {
+            self.shard.counters.histograms.turn.note_ns(began - since);
+        }
+        let worked = self.work(began);
+        self.busy_since = worked.then_some(began);
+        worked
+    }
+
+    fn work(&mut self, began: u64) -> bool {
         self.now = Millis(began / 1_000_000);
         self.shard.counters.turns += 1;
+        self.shared.pulses.beat(self.shard.core());
+        // Once for the whole turn: what is accepted below is still served, or nothing is accepted.
+        self.leaving = self.shared.draining.load(Ordering::Relaxed);
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
         let mut worked = !completions.is_empty();
@@ -323,14 +366,14 @@ impl Core {
         }
         worked |= self.accept_some();
         // What waits in the backlog may have come in before.
-        if !self.has_backlog() {
+        if !self.has_backlog() && !self.leaves_a_backlog() {
             self.mark.get_or_insert((began, self.readable.len(), self.arrivals.len()));
         }
         // Sends report what else happened into the list that a turn takes; it must not lose its memory.
         if self.completions.is_empty() {
             self.completions = completions;
         }
-        if self.shared.draining.load(Ordering::Relaxed) && self.drain.is_none() {
+        if self.leaving && self.drain.is_none() {
             self.begin_drain();
         }
         self.take_settings();
@@ -351,12 +394,16 @@ impl Core {
             outboxes.watch_backlog();
         }
         if !backlogged || outboxes.backlog() <= JOIN_BYTES_MAX as u32 {
+            self.shard.set_instant(self.instant(sys::monotonic()));
             worked |= self.publish_some();
             worked |= self.shard.receive(DELIVERIES_PER_TURN, self.now) < DELIVERIES_PER_TURN;
         }
         // Before anything is sent, as a WebSocket may have just taken over a session.
         worked |= self.act();
         worked |= self.flush_some() > 0;
+        if self.shard.awaits_sends() {
+            self.shard.sent(self.instant(sys::monotonic()));
+        }
         if self.now != self.budgeted {
             self.budgeted = self.now;
             worked |= self.keep_budget();
@@ -455,12 +502,14 @@ impl Core {
             Completion::Knocked { listener, armed } => {
                 self.watched[listener as usize] = armed;
                 self.knocked[listener as usize] = true;
-                if self.drain.is_none() {
+                if !self.leaving {
                     self.watch_listeners();
                 } else if !armed {
                     self.close_listener(listener);
                 }
             }
+            Completion::Accepted { listener, stream } => self.accepted(listener, stream),
+            Completion::AcceptEnded { listener, error } => self.accept_ended(listener, error.as_ref()),
             Completion::Readable { at, armed, hangup } => {
                 let Some(at) = self.resolve(at) else { unreachable!("a slot outlives its polls") };
                 let conn = &mut self.conns[at.slot];
@@ -501,17 +550,24 @@ impl Core {
 
     fn watch_listeners(&mut self) {
         for number in LISTENERS {
+            let is_shared = number == CLIENTS && self.shares_clients;
             if let Some(listener) = &self.listeners[number as usize]
+                && !(is_shared && self.accept_paused)
                 && !std::mem::replace(&mut self.watched[number as usize], true)
             {
-                self.ring.poll_listener(listener, number);
+                if is_shared {
+                    // One after the other, one in a turn: the next one is asked for in the next turn.
+                    self.ring.accept(listener, number);
+                } else {
+                    self.ring.poll_listener(listener, number);
+                }
             }
         }
     }
 
     /// True while connections wait that can be accepted.
     fn has_backlog(&self) -> bool {
-        self.knocked.contains(&true) && !self.accept_paused && self.drain.is_none()
+        self.knocked.contains(&true) && !self.accept_paused && !self.leaving
     }
 
     /// Accepts connections, some of them: the others wait in the kernel, as long as they must. So handshakes cost those
@@ -555,20 +611,34 @@ impl Core {
         match error.raw_os_error() {
             Some(libc::EAGAIN) => self.knocked[number as usize] = false,
             Some(libc::EINTR) => {}
-            // Connections wait in the backlog until there is something to hold them with.
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(&error));
-                self.accept_paused = true;
-                self.timers.arm(self.now.after(ACCEPT_PAUSE_MS), ACCEPT_AGAIN);
-            }
-            // A connection that was gone before it was accepted.
-            _ => self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(&error)),
+            _ => self.accept_failed(&error),
         }
         false
     }
 
+    fn accept_failed(&mut self, error: &io::Error) {
+        self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(error));
+        // Connections wait in the backlog until there is something to hold them with. Anything else is one that was
+        // gone before it was accepted.
+        if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) = error.raw_os_error()
+            && !std::mem::replace(&mut self.accept_paused, true)
+        {
+            self.timers.arm(self.now.after(ACCEPT_PAUSE_MS), ACCEPT_AGAIN);
+        }
+    }
+
+    /// True while connections wait at a listener that several cores share. Whose they will be is not said before one of
+    /// them has accepted them, so none of them has read whatever came in.
+    fn leaves_a_backlog(&self) -> bool {
+        let [clients, ..] = &self.listeners;
+        self.shares_clients && clients.as_ref().is_some_and(|listener| sys::any_readable(&[listener.as_raw_fd()]))
+    }
+
     fn accepted(&mut self, listener: u32, stream: TcpStream) {
         self.shard.counters.accepted += 1;
+        if self.drain.is_some() {
+            return;
+        }
         match listener {
             NEIGHBOURS => return self.deal_out(stream),
             PUBLISHERS => {
@@ -636,6 +706,18 @@ impl Core {
     pub(super) fn watch_new(&mut self, at: SlotRef) {
         self.ring.poll_read(&self.conns[at.slot].stream, at);
         self.conns[at.slot].polls_read = true;
+    }
+
+    fn accept_ended(&mut self, listener: u32, error: Option<&io::Error>) {
+        self.watched[listener as usize] = false;
+        if self.leaving {
+            self.close_listener(listener);
+        } else if let Some(error) = error {
+            self.accept_failed(error);
+        }
+        if !self.leaving {
+            self.watch_listeners();
+        }
     }
 
     /// Does what the shard wants done outside.
@@ -727,9 +809,11 @@ impl Core {
         let started = sys::monotonic();
         for index in 0..count {
             // The clock costs 25 ns, a read and its handling 1 to 500 µs.
-            if index > 0 && sys::monotonic() - started > READ_TIME_MAX {
+            let now = if index > 0 { sys::monotonic() } else { started };
+            if now - started > READ_TIME_MAX {
                 break;
             }
+            self.shard.set_instant(self.instant(now));
             let at = next(self).expect("the caller has counted them");
             let Some(conn) = self.conns.get_mut(at) else { continue };
             conn.queued = false;
@@ -983,7 +1067,12 @@ impl Core {
         }
         for at in fired.drain(..) {
             match at {
-                ACCEPT_AGAIN => self.accept_paused = false,
+                ACCEPT_AGAIN => {
+                    self.accept_paused = false;
+                    if !self.leaving {
+                        self.watch_listeners();
+                    }
+                }
                 DRAIN_STEP => self.drain_step(),
                 DRAIN_END => self.drain_end(),
                 // Unless an earlier one has ended the connection or given it another deadline.

@@ -2,7 +2,7 @@
 //! that they don't all come to another server at once. Does not know what they were there for.
 
 use super::conn::Role;
-use super::core::{Core, DRAIN_END, DRAIN_STEP, LISTENERS};
+use super::core::{CLIENTS, Core, DRAIN_END, DRAIN_STEP, LISTENERS};
 use crate::base::clock::Millis;
 use crate::base::ids::SlotRef;
 use crate::shard::GOING_AWAY;
@@ -84,7 +84,7 @@ impl Core {
     pub(super) fn begin_drain(&mut self) {
         for number in LISTENERS {
             if self.watched[number as usize] {
-                self.ring.cancel_listener(number);
+                self.ring.cancel_listener(number, number == CLIENTS && self.shares_clients);
             } else {
                 self.close_listener(number);
             }

@@ -4,6 +4,7 @@ use super::conn::Role;
 use super::core::Core;
 use super::ring::{Outgoing, SENDS_MAX};
 use crate::base::counters;
+use crate::session::outbox::{Outboxes, Taken};
 use std::ops::Range;
 
 /// The most bytes that one send joins. Copying 100 bytes beats a further iovec; beyond this, a large outbox takes turns
@@ -24,9 +25,7 @@ pub(super) struct Workspace {
     results: Vec<i32>,
     /// The last batch's memory: always empty between batches.
     outgoing: Vec<Outgoing<'static>>,
-    /// The frames of the last joined send, and the length of its first piece: members of one room mostly get the same.
-    last: Vec<u32>,
-    last_first_bytes: usize,
+    /// The batch's frames, by their numbers.
     frames: Vec<u32>,
 }
 
@@ -35,14 +34,20 @@ pub(super) struct Workspace {
 struct Pending {
     session: u32,
     conn: u32,
+    /// True if somebody waits for the outbox to be drained.
+    watched: bool,
+    /// `None` if the frames stay in the outbox until they are sent.
+    taken: Option<Taken>,
+    /// In the workspace's `frames`. Members of one room mostly get the same, which stand there once then.
+    frames: Range<usize>,
     bytes: Bytes,
     length: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Bytes {
-    /// The first waiting frame, where it is.
-    Frame,
+    /// The only frame, where it is, from this byte on.
+    Frame { skip: usize },
     /// A part of `joined`.
     Joined(Range<usize>),
 }
@@ -56,7 +61,7 @@ impl Core {
         batch.extend(work.batch.iter().map(|pending| {
             let bytes = match &pending.bytes {
                 Bytes::Joined(range) => &work.joined[range.clone()],
-                Bytes::Frame => self.shard.outboxes.waiting(pending.session).next().map_or(&[][..], |(_, b)| b),
+                Bytes::Frame { skip } => &self.shard.outboxes.frame(work.frames[pending.frames.start])[*skip..],
             };
             Outgoing { stream: &self.conns[pending.conn].stream, bytes }
         }));
@@ -66,10 +71,18 @@ impl Core {
             self.flush = work;
             return polls;
         }
+        self.shard.counters.histograms.batch_sends.note(batch.len() as u64);
         self.ring.send(&batch, &mut work.results, &mut self.completions);
         work.outgoing = emptied(batch);
+        // Every outbox has back what was not sent before anything is done about that.
         for (pending, result) in work.batch.iter().zip(&work.results) {
-            self.sent(pending.session, pending.conn, *result, pending.length);
+            self.settle(pending, &work.frames[pending.frames.clone()], *result);
+        }
+        for (pending, result) in work.batch.iter().zip(&work.results) {
+            let full = usize::try_from(*result).is_ok_and(|taken| taken == pending.length);
+            if !full || pending.watched {
+                self.sent(pending.session, pending.conn, *result, full);
+            }
         }
         let count = work.batch.len() + work.polls;
         work.batch.clear();
@@ -77,21 +90,32 @@ impl Core {
         count
     }
 
-    fn sent(&mut self, session: u32, slot: u32, result: i32, length: usize) {
-        let at = self.conns.at(slot).expect("a session in the batch has its connection");
+    /// What the kernel has taken is gone, and nothing else.
+    fn settle(&mut self, pending: &Pending, frames: &[u32], result: i32) {
         let taken = usize::try_from(result).unwrap_or(0);
+        let shard = &mut self.shard;
         if taken > 0 {
-            self.shard.counters.sends += 1;
-            self.shard.counters.sent_bytes += taken as u64;
+            shard.counters.sends += 1;
+            shard.counters.sent_bytes += taken as u64;
         }
-        let full = taken < length;
-        if full {
-            // Before `advance`, which would have it sent again at once.
-            self.shard.outboxes.block(session);
+        if taken < pending.length {
+            // Before the outbox has it back, which would have it sent again at once.
+            shard.outboxes.block(pending.session);
         }
-        self.shard.counters.sent_frames += self.shard.outboxes.advance(session, taken) as u64;
+        let complete = match pending.taken {
+            Some(of) => shard.outboxes.settle(pending.session, of, frames, taken),
+            None => shard.outboxes.advance(pending.session, taken),
+        };
+        shard.counters.sent_frames += complete as u64;
+        if taken > 0 {
+            shard.counters.histograms.send_frames.note(complete as u64);
+        }
+    }
+
+    fn sent(&mut self, session: u32, slot: u32, result: i32, full: bool) {
+        let at = self.conns.at(slot).expect("a session in the batch has its connection");
         self.drained(at, session);
-        if !full {
+        if full {
             return;
         }
         match -result {
@@ -133,64 +157,96 @@ impl Core {
 }
 
 impl Workspace {
-    /// Collects what the next batch sends.
+    /// Collects what the next batch sends. All outboxes are looked at before all connections, and these before all
+    /// frames: whatever was not used for a while is far away, and the processor fetches many things at a time that do
+    /// not hang on each other.
     fn gather(&mut self, core: &mut Core) {
         self.batch.clear();
         self.joined.clear();
-        self.last.clear();
+        self.frames.clear();
         self.polls = 0;
-        while self.batch.len() + self.polls < SENDS_MAX && self.joined.len() < BATCH_BYTES_MAX {
-            let outboxes = &mut core.shard.outboxes;
-            let Some((session, conn)) = outboxes.next_dirty() else { break };
-            // A panic may have torn a session from its connection; what waits for it must not reach the slot's next
-            // tenant.
-            let carries = core.conns.at(conn).is_some_and(|_| core.conns[conn].carries(session));
-            if !carries {
-                outboxes.close(session);
-                continue;
+        while self.batch.len() < SENDS_MAX {
+            let Some((session, conn)) = core.shard.outboxes.next_dirty() else { break };
+            let (frames, bytes) = (0..0, Bytes::Frame { skip: 0 });
+            self.batch.push(Pending { session, conn, watched: false, taken: None, frames, bytes, length: 0 });
+        }
+        self.batch.retain_mut(|pending| core.can_be_sent(pending, &mut self.polls));
+        for next in 0..self.batch.len() {
+            if self.joined.len() >= BATCH_BYTES_MAX {
+                let late = self.batch.drain(next..).rev();
+                late.for_each(|pending| core.shard.outboxes.postpone(pending.session));
+                break;
             }
-            if matches!(core.conns[conn].role, Role::Http(_)) {
-                let at = core.conns.at(conn).expect("it carries the session");
-                core.answer_poll(at);
-                self.polls += 1;
-                continue;
-            }
+            let (former, rest) = self.batch.split_at_mut(next);
             let outboxes = &mut core.shard.outboxes;
-            self.frames.clear();
-            let mut bytes = 0;
-            let mut first_bytes = 0;
-            for (frame, piece) in outboxes.waiting(session) {
-                if !self.frames.is_empty() && bytes + piece.len() > JOIN_BYTES_MAX {
+            gather_one(&mut rest[0], former.last(), outboxes, &mut self.frames, &mut self.joined);
+        }
+    }
+}
+
+impl Core {
+    /// False if there is nothing to be sent in a batch. A poll is answered at once, and counted.
+    fn can_be_sent(&mut self, pending: &mut Pending, polls: &mut usize) -> bool {
+        let conn = self.conns.at(pending.conn).map(|at| (at, &self.conns[at.slot]));
+        // A panic may have torn a session from its connection; what waits for it must not reach the slot's next tenant.
+        let Some((at, conn)) = conn.filter(|(_, conn)| conn.carries(pending.session)) else {
+            self.shard.outboxes.close(pending.session);
+            return false;
+        };
+        if matches!(conn.role, Role::Http(_)) {
+            self.answer_poll(at);
+            *polls += 1;
+            return false;
+        }
+        pending.watched = conn.paused || matches!(conn.role, Role::Closing { .. });
+        true
+    }
+}
+
+/// Finds out what is sent to one connection. `former` is the one before.
+fn gather_one(
+    pending: &mut Pending,
+    former: Option<&Pending>,
+    outboxes: &mut Outboxes,
+    frames: &mut Vec<u32>,
+    joined: &mut Vec<u8>,
+) {
+    let start = frames.len();
+    pending.taken = outboxes.take(pending.session, JOIN_BYTES_MAX as u32, frames);
+    let (skip, length) = match pending.taken {
+        Some(Taken { bytes, skip, .. }) => (skip as usize, bytes as usize),
+        None => {
+            let (mut skip, mut length) = (0, 0);
+            for (frame, piece) in outboxes.waiting(pending.session) {
+                if frames.len() == start {
+                    skip = outboxes.frame(frame).len() - piece.len();
+                } else if length + piece.len() > JOIN_BYTES_MAX {
                     break;
                 }
-                if self.frames.is_empty() {
-                    first_bytes = piece.len();
-                }
-                bytes += piece.len();
-                self.frames.push(frame);
+                length += piece.len();
+                frames.push(frame);
             }
-            let length = bytes;
-            let bytes = if self.frames.len() == 1 {
-                Bytes::Frame
-            } else if self.frames == self.last && first_bytes == self.last_first_bytes {
-                match self.batch.iter().rev().find_map(|pending| match &pending.bytes {
-                    Bytes::Joined(range) => Some(range.clone()),
-                    Bytes::Frame => None,
-                }) {
-                    Some(range) => Bytes::Joined(range),
-                    None => unreachable!("`last` is what the last joined send holds"),
-                }
-            } else {
-                let start = self.joined.len();
-                for (_, piece) in outboxes.waiting(session).take(self.frames.len()) {
-                    self.joined.extend_from_slice(piece);
-                }
-                std::mem::swap(&mut self.last, &mut self.frames);
-                self.last_first_bytes = first_bytes;
-                Bytes::Joined(start..self.joined.len())
-            };
-            self.batch.push(Pending { session, conn, bytes, length });
+            (skip, length)
         }
+    };
+    pending.frames = start..frames.len();
+    pending.length = length;
+    // What differs in nothing but the first piece differs in length.
+    if let Some(former) =
+        former.filter(|former| former.length == length && frames[former.frames.clone()] == frames[start..])
+    {
+        pending.bytes = former.bytes.clone();
+        pending.frames = former.frames.clone();
+        frames.truncate(start);
+    } else if frames.len() - start == 1 {
+        pending.bytes = Bytes::Frame { skip };
+    } else {
+        let from = joined.len();
+        let mut skip = skip;
+        for &frame in &frames[start..] {
+            joined.extend_from_slice(&outboxes.frame(frame)[std::mem::take(&mut skip)..]);
+        }
+        pending.bytes = Bytes::Joined(from..joined.len());
     }
 }
 

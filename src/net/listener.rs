@@ -1,6 +1,7 @@
-//! Listening sockets: one per core on the same port, so that the kernel spreads connections over cores; and a Unix
-//! socket, which one core listens on.
+//! Listening sockets: one per core on the same port, so that the kernel spreads connections over cores; those that a
+//! service manager has opened; and a Unix socket, which one core listens on.
 
+use super::{steer, sys};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
@@ -24,6 +25,44 @@ pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
+/// Has new connections land on the core that their packets come in on: listener `i` of `listeners`, in the order of
+/// [`bind`], takes those that come in on processor `cpus[i]`. What comes in on another one is spread by the kernel.
+///
+/// # Errors
+/// The kernel refuses the program.
+pub fn steer(listeners: &[TcpListener], cpus: &[usize]) -> io::Result<()> {
+    debug_assert_eq!(listeners.len(), cpus.len());
+    listeners.first().map_or(Ok(()), |first| sys::steer(first, &steer::program(cpus)))
+}
+
+/// Whether one could listen at `address` and be alone there.
+///
+/// # Errors
+/// Somebody listens there, the address is not ours, or it is not for us to listen there.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    // Without SO_REUSEPORT it gets the address only if it is alone. It does not listen, so nobody is cut off.
+    let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    probe.set_reuse_address(true)?;
+    probe.bind(&SockAddr::from(address))
+}
+
+/// Waits until nobody listens at `address`. Listeners of one address and user share a group, in which the kernel counts
+/// them: a former process's would be counted first, and ours get other numbers as they go.
+///
+/// # Errors
+/// Somebody listens there and goes on, or the address is not ours.
+pub fn wait_until_free(address: SocketAddr) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match probe(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 2 * TRIES => tries += 1,
+            result => return result,
+        }
+        #[allow(clippy::disallowed_methods, reason = "at the start, before there are cores")]
+        std::thread::sleep(CUT_OFF / TRIES as u32);
+    }
+}
+
 /// A dead process's listeners are gone after this, even on a busy machine.
 const CUT_OFF: Duration = Duration::from_secs(1);
 /// Times that a listener may cut us off and still be there.
@@ -42,6 +81,36 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     // The kernel cuts it to net.core.somaxconn.
     socket.listen(i32::MAX)?;
     Ok(socket.into())
+}
+
+/// Takes over a listening TCP socket that somebody else has opened, with its address. Its connections get what
+/// [`bind`]'s get.
+///
+/// # Errors
+/// It is something else.
+pub fn adopt(descriptor: OwnedFd) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = Socket::from(descriptor);
+    let is_tcp = matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) && socket.r#type()? == Type::STREAM;
+    if !is_tcp || !socket.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no listening TCP socket"));
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.set_nonblocking(true)?;
+    // Again: whoever opened it may have asked for a short backlog.
+    socket.listen(i32::MAX)?;
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Gives each of `cores` cores one of `listeners`, of which there are at least one and at most as many as cores: its own,
+/// or one that it shares.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn share(listeners: &[TcpListener], cores: usize) -> io::Result<Vec<TcpListener>> {
+    (0..cores).map(|core| listeners[core % listeners.len()].try_clone()).collect()
 }
 
 /// The file of a Unix socket that we listen on. Dropped, it is removed, unless another one has taken its place.
@@ -122,6 +191,30 @@ impl Drop for SocketFile {
 mod tests {
     use super::*;
     use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn only_a_listening_tcp_socket_is_taken_over() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        let (adopted, its_address) = adopt(listener.into()).unwrap();
+        assert_eq!(its_address, address);
+        let (accepted, _) = adopted.accept().unwrap();
+        assert!(accepted.nodelay().unwrap(), "as with a listener of our own");
+        for cores in [1, 3] {
+            let addresses = share(std::slice::from_ref(&adopted), cores).unwrap();
+            assert!(addresses.iter().all(|listener| listener.local_addr().unwrap() == address));
+            assert_eq!(addresses.len(), cores);
+        }
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let unix = UnixStream::pair().unwrap().0;
+        let file = fs::File::open("/dev/null").unwrap();
+        let others = [stream.into(), datagrams.into(), OwnedFd::from(bound), unix.into(), file.into()];
+        for (number, other) in others.into_iter().enumerate() {
+            assert!(adopt(other).is_err(), "{number}");
+        }
+    }
 
     #[test]
     fn a_dead_socket_is_replaced_and_a_live_one_is_not() {

@@ -4,6 +4,7 @@ mod admit;
 mod client;
 mod conn;
 mod core;
+pub mod cpus;
 mod drain;
 pub mod executor;
 mod flush;
@@ -12,8 +13,10 @@ mod inbox;
 pub mod listener;
 mod order;
 mod published;
+pub mod pulse;
 mod ring;
 mod settings;
+pub mod steer;
 pub mod sys;
 pub mod wake;
 
@@ -22,6 +25,7 @@ pub use self::drain::DrainProgress;
 pub use self::http::{HandOver, HandedOver};
 pub use self::order::Horizons;
 pub use self::published::Published;
+pub use self::ring::probe as probe_ring;
 pub use self::settings::{Settings, Step};
 
 use crate::proto::cors::Cors;

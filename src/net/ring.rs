@@ -9,7 +9,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Submission slots: the most sends that one call to the kernel carries.
 pub const SENDS_MAX: usize = 256;
@@ -20,6 +20,20 @@ const _: () = assert!(SENDS_MAX.is_power_of_two());
 /// What the kernel reports.
 #[derive(Debug)]
 pub enum Completion {
+    /// A connection came in that [`Ring::accept`] has asked for; [`Completion::AcceptEnded`] follows.
+    Accepted {
+        /// The number given to [`Ring::accept`].
+        listener: u32,
+        /// The connection, non-blocking.
+        stream: TcpStream,
+    },
+    /// No more is accepted until it is asked for again.
+    AcceptEnded {
+        /// The number given to [`Ring::accept`].
+        listener: u32,
+        /// Why, unless one was accepted or it was cancelled.
+        error: Option<io::Error>,
+    },
     /// Connections wait to be accepted. This is reported for those that come, not for those that are left there.
     Knocked {
         /// The number given to [`Ring::poll_listener`].
@@ -66,6 +80,14 @@ pub struct Ring {
     pub retries: u64,
 }
 
+/// Makes a ring as a core's and throws it away, to tell whether it can be had.
+///
+/// # Errors
+/// As [`Ring::new`].
+pub fn probe() -> io::Result<()> {
+    Ring::new(super::sys::eventfd()?).map(|_| ())
+}
+
 const KNOCK: u64 = 1;
 const READ: u64 = 2;
 const WRITE: u64 = 3;
@@ -74,6 +96,8 @@ const SEND: u64 = 5;
 const CANCEL_KNOCK: u64 = 6;
 const CANCEL_READ: u64 = 7;
 const CANCEL_WRITE: u64 = 8;
+const ACCEPT: u64 = 9;
+const CANCEL: u64 = 10;
 
 /// A request's name: kind, generation and slot. 24 bits of a generation are enough, as a slot is not reused while a
 /// request names it.
@@ -109,9 +133,26 @@ impl Ring {
         self.push(&entry.user_data(token(KNOCK, at)));
     }
 
-    /// Ends [`Ring::poll_listener`], which reports once more.
-    pub fn cancel_listener(&mut self, number: u32) {
-        self.cancel_poll(CANCEL_KNOCK, SlotRef { slot: number, generation: 0 });
+    /// Accepts the next connection. Of several rings that wait at one listener, the kernel wakes the one that has waited
+    /// longest: so each gets its share if each asks anew for every connection. Told by polls, all of them would wake
+    /// for each.
+    pub fn accept(&mut self, listener: &TcpListener, number: u32) {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let at = SlotRef { slot: number, generation: 0 };
+        let (listener, nobody) = (Fd(listener.as_raw_fd()), std::ptr::null_mut());
+        let entry = opcode::Accept::new(listener, nobody, std::ptr::null_mut()).flags(flags).build();
+        self.push(&entry.user_data(token(ACCEPT, at)));
+    }
+
+    /// Ends [`Ring::accept`] or else [`Ring::poll_listener`], which reports once more.
+    pub fn cancel_listener(&mut self, number: u32, accepts: bool) {
+        let at = SlotRef { slot: number, generation: 0 };
+        if accepts {
+            let entry = opcode::AsyncCancel::new(token(ACCEPT, at)).build();
+            self.push(&entry.user_data(token(CANCEL, at)));
+        } else {
+            self.cancel_poll(CANCEL_KNOCK, at);
+        }
     }
 
     /// Reports each time that there is something new to read.
@@ -221,7 +262,7 @@ impl Ring {
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: every entry names a descriptor that its caller keeps open until the request is over (sends:
-            // `send`; polls: the connection or listener is dropped after its last completion), and memory
+            // `send`; polls and accepts: the connection or listener is dropped after its last completion), and memory
             // that lives as long: of sends the borrowed batch, of deadlines a box in `self.deadlines`.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
@@ -283,6 +324,18 @@ impl Ring {
                     let armed = cqueue::more(entry.flags());
                     completions.push(Completion::Knocked { listener: at.slot, armed });
                 }
+                ACCEPT => {
+                    let (result, listener) = (entry.result(), at.slot);
+                    if result >= 0 {
+                        // SAFETY: a successful accept hands over a new descriptor, and this completion is its only
+                        // mention.
+                        let stream = unsafe { TcpStream::from_raw_fd(result) };
+                        completions.push(Completion::Accepted { listener, stream });
+                    }
+                    let failed = result < 0 && result != -libc::ECANCELED;
+                    let error = failed.then(|| io::Error::from_raw_os_error(-result));
+                    completions.push(Completion::AcceptEnded { listener, error });
+                }
                 DEADLINE => {
                     let same = |due: Millis| token_slot(token(DEADLINE, number_of(due))) == at;
                     deadlines.retain(|(due, _)| !same(*due));
@@ -292,7 +345,7 @@ impl Ring {
                 kind @ (CANCEL_KNOCK | CANCEL_READ | CANCEL_WRITE) if entry.result() == -libc::EALREADY => {
                     again.push((kind, at))
                 }
-                CANCEL_KNOCK | CANCEL_READ | CANCEL_WRITE => {}
+                CANCEL | CANCEL_KNOCK | CANCEL_READ | CANCEL_WRITE => {}
                 other => unreachable!("request kind {other}"),
             }
         }

@@ -5,6 +5,7 @@ use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A new eventfd, blocking, at zero.
@@ -134,6 +135,60 @@ pub fn any_readable(descriptors: &[RawFd]) -> bool {
     // SAFETY: `polls` is a valid array of that length.
     let count = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, 0) };
     count > 0
+}
+
+/// Has the kernel choose among the listeners of `listener`'s address and port by `program`, whose value is the number
+/// of one in the order in which they began to listen; by its hash, if there is none of that number.
+///
+/// # Errors
+/// The kernel refuses the program, or `listener` has not `SO_REUSEPORT`.
+pub fn steer(listener: &TcpListener, program: &[libc::sock_filter]) -> io::Result<()> {
+    /// In `asm-generic/socket.h`, which all processors that we run on use; libc does not have it for this target.
+    const SO_ATTACH_REUSEPORT_CBPF: libc::c_int = 51;
+    let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: `program` names `length` valid instructions, which live until the call returns; the kernel checks and
+    // copies them and writes nothing.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether something keeps the system's clock right, and by how much it may be wrong at most.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn clock_discipline() -> io::Result<(bool, Duration)> {
+    // SAFETY: all fields of a timex may be zero; without modes the call only reads.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` is a valid place for the result.
+    let result = unsafe { libc::adjtimex(&raw mut state) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((state.status & libc::STA_UNSYNC == 0, Duration::from_micros(state.maxerror.max(0) as u64)))
+}
+
+/// The descriptors that a service manager has handed over by `LISTEN_FDS`, closed on exec; none the second time. To be
+/// called before anything else opens descriptors.
+///
+/// # Errors
+/// They are not there, or the variables make no sense.
+pub fn inherited() -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the manager opened them for this process, which `LISTEN_PID` names, and they are open: `listen_fds` looks at
+    // both. They are nobody else's, as this is the only place that takes them, once, and what opens descriptors gets others.
+    Ok(sd_notify::listen_fds()?.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 
 /// Raises the soft limit of open files to the hard one, and returns it: every client takes a descriptor.

@@ -53,6 +53,29 @@ impl Access {
         Err(Reply::error(403, "the Host is neither an address nor a name that is listed in ops.hosts"))
     }
 
+    /// Lets the page's own WebSocket in, and programs. Browsers let any page open one to any address, but say by which
+    /// page it is: `Origin` must be where this very request went.
+    ///
+    /// # Errors
+    /// The answer, 403.
+    pub fn check_page(&self, head: &Head<'_, '_>) -> Result<(), Reply> {
+        self.check_name(head)?;
+        let is_own = |origin: &[u8]| {
+            let host = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+            host.is_some() && host.zip(head.header("host")).is_some_and(|(page, own)| page.eq_ignore_ascii_case(own))
+        };
+        if head.values("origin").all(is_own) {
+            return Ok(());
+        }
+        Err(Reply::error(403, "the Origin is another page than the one of this port, which is for itself only"))
+    }
+
+    /// Whether the request's `Host` is localhost, a loopback address or a listed name: no page can be called so.
+    #[must_use]
+    pub fn is_called_by_its_name(&self, head: &Head<'_, '_>) -> bool {
+        head.header("host").is_some_and(|host| is_loopback_name(host) || self.is_listed(host))
+    }
+
     fn is_listed(&self, host: &[u8]) -> bool {
         self.hosts.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(name_of(host)))
     }
@@ -65,7 +88,7 @@ impl Access {
             let error = "without ops.token_file the API is not for web pages: the request has an Origin";
             return Err(Reply::error(403, error));
         }
-        if !head.header("host").is_some_and(|host| is_loopback_name(host) || self.is_listed(host)) {
+        if !self.is_called_by_its_name(head) {
             let error = "without ops.token_file the API is called localhost, 127.0.0.1 or [::1]; the Host is another";
             return Err(Reply::error(403, error));
         }
@@ -191,6 +214,29 @@ mod tests {
             let of = |is_local| Access { token: None, is_local, hosts: ["Ops.Example".into()].into() };
             assert_eq!(status(&of(true), request), expected, "{request}");
             assert_eq!(status(&of(false), request), 403, "{request}");
+        }
+    }
+
+    #[test]
+    fn only_the_page_of_this_port_watches() {
+        let access = Access { token: None, is_local: true, hosts: ["ops.example".into()].into() };
+        for (request, expected) in [
+            ("Host: localhost:3200\r\nOrigin: http://localhost:3200", 200),
+            ("Host: LOCALHOST:3200\r\nOrigin: http://localhost:3200", 200),
+            ("Host: 127.0.0.1:3200", 200),
+            ("Host: ops.example\r\nOrigin: https://ops.example", 200),
+            ("Host: localhost:3200\r\nOrigin: http://localhost", 403),
+            ("Host: localhost:3200\r\nOrigin: http://localhost:3000", 403),
+            ("Host: localhost:3200\r\nOrigin: http://127.0.0.1:3200", 403),
+            ("Host: localhost:3200\r\nOrigin: http://evil.example", 403),
+            ("Host: localhost:3200\r\nOrigin: null", 403),
+            ("Host: localhost:3200\r\nOrigin: ", 403),
+            ("Host: localhost:3200\r\nOrigin: localhost:3200", 403),
+            ("Host: localhost:3200\r\nOrigin: http://localhost:3200\r\nOrigin: http://evil.example", 403),
+            ("Host: evil.example:3200\r\nOrigin: http://evil.example:3200", 403),
+        ] {
+            let request = format!("GET /live HTTP/1.1\r\n{request}");
+            assert_eq!(answer(&request, |head| access.check_page(head)), expected, "{request}");
         }
     }
 

@@ -2,9 +2,10 @@
 //! no client. Does not know what there is to be asked for.
 
 use super::clerk::Clerk;
+use super::live;
 use super::places::{Complaint, Found, Place, Places};
 use super::reply::Reply;
-use super::site::{Facts, Plan, Site};
+use super::site::{Facts, Opening, Plan, Site};
 use crate::net::executor;
 use crate::proto::http::{self, Body, BodyLength, BodyStep, Connection, HeadStep, Response};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
@@ -32,6 +33,16 @@ pub const CLOSES: &str = "roomcast_operator_closes_total";
 const DISCARD: Duration = Duration::from_secs(1);
 const DISCARDED_BYTES_MAX: usize = 16 << 20;
 const READ_BYTES: usize = 16 << 10;
+/// The numbers are taken so often while somebody looks at them,
+const LOOK: Duration = Duration::from_secs(1);
+/// and once in so many times otherwise, so that whoever comes sees the last minutes.
+const LOOKS_UNSEEN: u32 = 5;
+/// A live connection is served so often when it says nothing.
+const LIVE_TICK: Duration = Duration::from_millis(100);
+/// And no more often than this, however much it says.
+const LIVE_PAUSE: Duration = Duration::from_millis(10);
+/// A live connection that does not take what it is told within this is closed.
+const LIVE_WRITE: Duration = Duration::from_secs(5);
 
 /// Listens at `address` until the process ends. `cores` is a publisher's connection for the HTTP API. `ready` gets the
 /// address that was bound, or why none was.
@@ -53,6 +64,16 @@ pub async fn serve(
         Err(error) => return ready(Err(format!("cannot listen for operators on {address} (ops.listen): {error}"))),
     };
     let site = Rc::new(Site::new(facts, clerk));
+    let watched = site.clone();
+    glommio::spawn_local(async move {
+        for turn in 0u32.. {
+            if watched.is_watched() || turn.is_multiple_of(LOOKS_UNSEEN) {
+                watched.look();
+            }
+            glommio::timer::sleep(LOOK).await;
+        }
+    })
+    .detach();
     let places = Places::new(CONNECTIONS_MAX);
     let (mut crowded, mut failing) = (Complaint::new(COMPLAIN_EVERY), Complaint::new(COMPLAIN_EVERY));
     loop {
@@ -143,6 +164,8 @@ enum Begun {
     Refused(Reply),
     /// A body, and then an answer.
     Planned { plan: Plan, body: Body, expects_continue: bool },
+    /// A WebSocket.
+    Opened(Box<Opening>),
 }
 
 /// How the answer is sent.
@@ -161,6 +184,11 @@ async fn connection(mut stream: TcpStream, site: &Site, place: &Place) -> std::i
         let Some((begun, mut manner)) = head else { return Ok(()) };
         let reply = match begun {
             Begun::Refused(reply) => reply,
+            Begun::Opened(opening) => {
+                // Whoever watches gives way to nobody: there are not many.
+                place.asked();
+                return watch(stream, &buffer, site, *opening).await;
+            }
             Begun::Planned { plan, mut body, expects_continue } => {
                 if expects_continue && buffer.is_empty() && !body.is_complete() {
                     stream.write_all(http::CONTINUE).await?;
@@ -183,6 +211,43 @@ async fn connection(mut stream: TcpStream, site: &Site, place: &Place) -> std::i
         stream.write_all(&written(&reply, manner)).await?;
         if manner.connection == Connection::Close {
             return finish(stream).await;
+        }
+    }
+}
+
+/// Serves a live connection to its end. `rest` is what came behind the request.
+async fn watch(mut stream: TcpStream, rest: &[u8], site: &Site, opening: Opening) -> std::io::Result<()> {
+    let Opening { upgrade, mut live, watcher: _watcher } = opening;
+    count_request(101);
+    let mut out = Vec::new();
+    http::write_upgrade_response(&mut out, &upgrade);
+    live.received(rest, site.now());
+    let mut chunk = vec![0; READ_BYTES];
+    loop {
+        live.advance(&site.board(), site.now());
+        out.append(&mut live.take());
+        if !out.is_empty() {
+            within(LIVE_WRITE, "live_slow", stream.write_all(&out)).await?;
+            out.clear();
+        }
+        if let Some(reason) = live.is_over() {
+            if !reason.is_empty() {
+                closes(reason);
+            }
+            return finish(stream).await;
+        }
+        let read = async { Some(stream.read(&mut chunk).await) };
+        let tick = async {
+            glommio::timer::sleep(LIVE_TICK).await;
+            None
+        };
+        match future::or(read, tick).await.transpose()? {
+            None => {}
+            Some(0) => return Ok(()),
+            Some(bytes) => {
+                live.received(&chunk[..bytes], site.now());
+                glommio::timer::sleep(LIVE_PAUSE).await;
+            }
         }
     }
 }
@@ -212,6 +277,12 @@ fn begin(buffer: &[u8], site: &Site) -> Option<(usize, Begun, Manner)> {
         BodyLength::Bytes(0) => manner,
         _ => Manner { connection: Connection::Close, ..manner },
     };
+    if head.path == live::PATH {
+        return Some(match site.open(&head) {
+            Ok(opening) => (bytes, Begun::Opened(Box::new(opening)), closing),
+            Err(reply) => (bytes, Begun::Refused(reply), refusing),
+        });
+    }
     let begun = match site.begin(&head) {
         Err(reply) => return Some((bytes, Begun::Refused(reply), refusing)),
         Ok(plan) => match Body::new(length, plan.body_bytes_max) {
@@ -271,8 +342,12 @@ async fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Res
     Ok(bytes)
 }
 
+fn count_request(status: u16) {
+    metrics::counter!("roomcast_operator_requests_total", "status" => status.to_string()).increment(1);
+}
+
 fn written(reply: &Reply, Manner { connection, head_only }: Manner) -> Vec<u8> {
-    metrics::counter!("roomcast_operator_requests_total", "status" => reply.status.to_string()).increment(1);
+    count_request(reply.status);
     let date = httpdate::fmt_http_date(SystemTime::now());
     let plain = Response::new(reply.status, reply.kind, reply.body.as_bytes());
     let mut out = Vec::new();

@@ -132,7 +132,7 @@ pub fn dressed(reply: Reply) -> Reply {
 }
 
 /// As JavaScript's `toISOString` writes it: `2026-11-20T19:05:19.123Z`.
-fn iso(time: SystemTime) -> String {
+pub(crate) fn iso(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date_of(days);

@@ -33,12 +33,14 @@ pub enum Call {
     Room,
     /// One socket, named by the path.
     Socket,
+    /// The rooms that get most.
+    Top,
     /// The description of the API.
     OpenApi,
 }
 
 /// A request's method, its path, whose last part may stand for any text, and what it asks for.
-pub const ROUTES: [(&str, &str, Call); 9] = [
+pub const ROUTES: [(&str, &str, Call); 10] = [
     ("POST", "/api/emit", Call::Emit),
     ("POST", "/api/join", Call::Operate("join")),
     ("POST", "/api/leave", Call::Operate("leave")),
@@ -47,6 +49,7 @@ pub const ROUTES: [(&str, &str, Call); 9] = [
     ("GET", "/api/rooms", Call::Rooms),
     ("GET", "/api/rooms/{room}", Call::Room),
     ("GET", "/api/sockets/{sid}", Call::Socket),
+    ("GET", "/api/top", Call::Top),
     ("GET", "/api/openapi.json", Call::OpenApi),
 ];
 
@@ -118,10 +121,11 @@ impl Api {
         let served = match call {
             Call::Emit => self.emit(request.body).await,
             Call::Operate(op) => self.operate(op, request.body).await,
-            Call::Stats => self.query("stats", request, &[]).await,
-            Call::Rooms => self.query("rooms", request, &["prefix", "limit", "after"]).await,
-            Call::Room => self.query("room", request, &[]).await,
-            Call::Socket => self.query("socket", request, &[]).await,
+            Call::Stats => self.query("stats", request, &["ns"]).await,
+            Call::Rooms => self.query("rooms", request, &["ns", "prefix", "limit", "after"]).await,
+            Call::Room => self.query("room", request, &["ns"]).await,
+            Call::Socket => self.query("socket", request, &["ns"]).await,
+            Call::Top => self.query("top", request, &["by", "limit"]).await,
             Call::OpenApi => Ok(Reply::json(200, OPENAPI)),
         };
         served.unwrap_or_else(|reply| reply)
@@ -188,8 +192,8 @@ impl Api {
         }
         let mut seen: Vec<Cow<'_, str>> = Vec::new();
         for (name, value) in query_pairs(request.query) {
-            if name != "ns" && !parameters.contains(&&*name) || seen.contains(&name) {
-                let known = ["ns"].iter().chain(parameters).copied().collect::<Vec<_>>().join(", ");
+            if !parameters.contains(&&*name) || seen.contains(&name) {
+                let known = parameters.join(", ");
                 let message = format!("the parameter {} is unknown, or there twice; there are {known}", quoted(&name));
                 return Err(Reply::error(400, &message));
             }
@@ -479,6 +483,9 @@ mod tests {
                 200,
                 "\"op\":\"room\",\"room\":\"route:7/x +\"}",
             ),
+            (Call::Top, "", "", "\"ok\":true,\"by\":\"deliveries\"}", 200, "\"op\":\"top\"}"),
+            (Call::Top, "", "by=lag&limit=5", "\"ok\":true}", 200, "\"op\":\"top\",\"by\":\"lag\",\"limit\":5}"),
+            (Call::Top, "", "ns=/", "", 400, ""),
             (Call::Room, "a", "", "\"ok\":true,\"room\":null}", 404, "\"op\":\"room\",\"room\":\"a\"}"),
             (Call::Room, "%", "", "", 400, ""),
             (Call::Room, "%4", "", "", 400, ""),

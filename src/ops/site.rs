@@ -1,17 +1,23 @@
-//! What there is on the operators' port: metrics, health, the HTTP API and its aliases, each for whom it is. Does not
-//! know connections.
+//! What there is on the operators' port: metrics, health, the HTTP API and its aliases, the page, each for whom it is.
+//! Does not know connections.
 
 use super::access::Access;
 use super::alias::{self, Alias};
 use super::api::{self, Api, Call, Request};
+use super::board::Board;
 use super::clerk::Clerk;
+use super::live::{Live, Watcher, Watchers};
 use super::metrics::Exporter;
+use super::page;
 use super::reply::{Reply, quoted};
-use crate::proto::http::Head;
+use crate::base::clock::Millis;
+use crate::proto::http::{self, Head, Upgrade};
+use crate::shard::tap::Taps;
+use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What the port tells about, and for whom.
 #[derive(Clone, Debug)]
@@ -26,6 +32,8 @@ pub struct Facts {
     pub started: Instant,
     /// Who may use the API.
     pub access: Access,
+    /// What is watched of the events.
+    pub taps: Arc<Taps>,
     /// The operator's choices.
     pub options: Options,
 }
@@ -49,6 +57,21 @@ pub const OTHERS: [&str; 4] = ["/metrics", "/health", "/health/live", "/health/r
 pub struct Site {
     facts: Facts,
     api: Api,
+    board: RefCell<Board>,
+    watchers: Watchers,
+    /// The start, since 1970.
+    started: Duration,
+}
+
+/// A request for a live connection that is granted.
+#[derive(Debug)]
+pub struct Opening {
+    /// What the response says.
+    pub upgrade: Upgrade,
+    /// What is spoken then.
+    pub live: Live,
+    /// Held as long as it is.
+    pub watcher: Watcher,
 }
 
 /// A request that will be answered, once its body is here.
@@ -68,11 +91,14 @@ enum What {
     Health,
     Live,
     Ready,
+    Page(page::File),
     Api(Call),
     /// The alias's position.
     Alias(usize),
 }
 
+/// Between two looks at the numbers, at least.
+const LOOK_MS_MIN: u64 = 500;
 /// Prometheus text exposition format 0.0.4.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -81,7 +107,59 @@ impl Site {
     #[must_use]
     pub fn new(facts: Facts, clerk: Rc<Clerk>) -> Site {
         let api = Api { clerk, line_bytes_max: facts.options.line_bytes_max };
-        Site { facts, api }
+        let started =
+            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(facts.started.elapsed());
+        Site { facts, api, board: RefCell::default(), watchers: Watchers::default(), started }
+    }
+
+    /// Takes the numbers for the page, unless that was done just now: cores publish theirs ten times a second, so that a
+    /// rate over less than some of these intervals means nothing.
+    pub fn look(&self) {
+        // Never back, whatever becomes of the system's clock.
+        let at = (self.started + self.facts.started.elapsed()).as_millis() as u64;
+        let board = &mut *self.board.borrow_mut();
+        if board.taken_at().is_none_or(|before| at >= before + LOOK_MS_MIN) {
+            board.take(&self.facts.exporter.render(), at, self.trouble().unwrap_or("ready"));
+        }
+    }
+
+    /// The numbers for the page.
+    pub fn board(&self) -> Ref<'_, Board> {
+        self.board.borrow()
+    }
+
+    /// Whether anybody looks at the page.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.watchers.count() > 0
+    }
+
+    /// The clock of live connections.
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        Millis(self.facts.started.elapsed().as_millis() as u64)
+    }
+
+    /// Opens a live connection for the page.
+    ///
+    /// # Errors
+    /// The answer, if this is no WebSocket, comes from another page, or too many are open.
+    pub fn open(&self, head: &Head<'_, '_>) -> Result<Opening, Reply> {
+        self.facts.access.check_page(head)?;
+        let upgrade = http::websocket_upgrade(head).map_err(|error| Reply {
+            headers: error.headers().to_vec(),
+            ..Reply::error(error.status(), &error.to_string())
+        })?;
+        let Some(watcher) = self.watchers.enter() else {
+            return Err(Reply::error(503, "the page is open too often already; close it elsewhere"));
+        };
+        self.look();
+        let (service, version) = (quoted(&self.facts.options.service), env!("CARGO_PKG_VERSION"));
+        let started = self.started.as_millis();
+        let past = self.board().past();
+        let about = format!(",\"service\":{service},\"version\":\"{version}\",\"started\":{started}{past}");
+        let live = Live::new(&self.facts.access, head, self.facts.taps.clone(), &about, self.now());
+        Ok(Opening { upgrade, live, watcher })
     }
 
     /// Finds what a request is for, and whether its sender may ask.
@@ -114,7 +192,10 @@ impl Site {
                 check_method(method, head)?;
                 return Ok(plan(What::Api(call), rest, head, self.api.body_bytes_max(call)));
             }
-            _ => return Err(Reply::text(404, "There are /metrics, /health and /api/ here.\n")),
+            path => match page::File::at(path) {
+                Some(file) => What::Page(file),
+                None => return Err(Reply::text(404, "There are /, /metrics, /health and /api/ here.\n")),
+            },
         };
         self.facts.access.check_name(head)?;
         if !matches!(head.method, "GET" | "HEAD") {
@@ -134,6 +215,7 @@ impl Site {
                 None => Reply::json(200, r#"{"status":"ready"}"#),
                 Some(trouble) => Reply::json(503, format!("{{\"status\":\"{trouble}\"}}")),
             },
+            What::Page(file) => file.reply(),
             What::Api(call) => self.api.serve(call, Request { rest: &plan.rest, query: &plan.query, body }).await,
             What::Alias(index) => {
                 let alias = &self.facts.options.aliases[index];

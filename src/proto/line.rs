@@ -372,7 +372,7 @@ fn read<'a>(text: &'a str, limits: &Limits) -> Result<Line<'a>, Refusal> {
         Some("join") => Request::Op(read_membership("join", OpKind::Join, &fields, limits)?),
         Some("leave") => Request::Op(read_membership("leave", OpKind::Leave, &fields, limits)?),
         Some("disconnect") => Request::Op(read_disconnect(&fields, limits)?),
-        Some(op @ ("stats" | "rooms" | "room" | "socket")) => Request::Query(query::read(op, &fields, limits)?),
+        Some(op @ ("stats" | "rooms" | "room" | "socket" | "top")) => Request::Query(query::read(op, &fields, limits)?),
         Some("auth") => Request::Auth { token: read_token(&fields)? },
         Some(other) => {
             let hint = did_you_mean(other, &OPS, &[]);
@@ -383,7 +383,7 @@ fn read<'a>(text: &'a str, limits: &Limits) -> Result<Line<'a>, Refusal> {
     Ok(Line { id, namespace, request })
 }
 
-const OPS: [&str; 9] = ["emit", "join", "leave", "disconnect", "stats", "rooms", "room", "socket", "auth"];
+const OPS: [&str; 10] = ["emit", "join", "leave", "disconnect", "stats", "rooms", "room", "socket", "top", "auth"];
 
 fn read_token<'a>(fields: &Fields<'a>) -> Result<Cow<'a, str>, Refusal> {
     query::only("auth", fields, &["token"])?;
@@ -416,12 +416,13 @@ struct Fields<'a> {
     limit: Option<&'a str>,
     after: Option<&'a str>,
     sid: Option<&'a str>,
+    by: Option<&'a str>,
     token: Option<&'a str>,
 }
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "id", "ns", "op", "room", "rooms", "except", "event", "data", "args", "binary", "where", "close", "key",
-    "volatile", "ack", "prefix", "limit", "after", "sid", "token",
+    "volatile", "ack", "prefix", "limit", "after", "sid", "by", "token",
 ];
 
 /// Words that other systems use for our keys.
@@ -476,6 +477,7 @@ impl<'a> Fields<'a> {
             "limit" => &mut self.limit,
             "after" => &mut self.after,
             "sid" => &mut self.sid,
+            "by" => &mut self.by,
             "token" => &mut self.token,
             _ => return None,
         })
@@ -484,12 +486,13 @@ impl<'a> Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Those that go with queries and `auth` only.
-    fn of_questions(&self) -> [(&'static str, Option<&'a str>); 5] {
+    fn of_questions(&self) -> [(&'static str, Option<&'a str>); 6] {
         [
             ("prefix", self.prefix),
             ("limit", self.limit),
             ("after", self.after),
             ("sid", self.sid),
+            ("by", self.by),
             ("token", self.token),
         ]
     }
@@ -1006,6 +1009,10 @@ mod tests {
   1 / Rooms { prefix: "a:", after: "a:7", limit: 1000 }
 {"id":1,"op":"socket","sid":"whatever"}
   1 / Socket("whatever")
+{"id":1,"op":"top"}
+  1 / Top { by: Deliveries, limit: 10 }
+{"id":1,"op":"top","by":"l\u0061g","limit":100}
+  1 / Top { by: Lag, limit: 100 }
 "#;
 
     #[test]
@@ -1147,6 +1154,16 @@ mod tests {
   room: "room": the room name is empty; leave out "room" to reach the whole namespace
 {"op":"socket","id":1}
   query: "op":"socket" needs "sid": the socket's id
+{"op":"top","id":1,"by":"size"}
+  query: "by" must be one of "deliveries", "bytes", "lag", not "size"
+{"op":"top","id":1,"limit":101}
+  query: "limit" must be an integer from 1 to 100, not 101
+{"op":"top","id":1,"ns":"/"}
+  key: "ns" does not belong to "op":"top", which tells of all namespaces; leave it out
+{"op":"join","where":{"all":true},"room":"a","by":"lag"}
+  key: "by" does not belong to "op":"join"; leave it out
+{"event":"e","by":"lag"}
+  key: "by" does not belong to an event; leave it out
 {"op":"join","where":{"all":true},"room":"a","limit":1}
   key: "limit" does not belong to "op":"join"; leave it out
 {"event":"e","token":"t"}
@@ -1195,7 +1212,7 @@ mod tests {
 {"op":"jion","where":{"all":true}}
   op: unknown op "jion"; did you mean "join"?
 {"op":"publish"}
-  op: unknown op "publish"; the ops are emit, join, leave, disconnect, stats, rooms, room, socket, auth
+  op: unknown op "publish"; the ops are emit, join, leave, disconnect, stats, rooms, room, socket, top, auth
 {"op":1}
   op: "op" must be a string, not a number
 {"op":"emit"}

@@ -2,6 +2,7 @@
 //!
 //! Members are kept in groups, one for each room and encoding, so that a delivery walks one array.
 
+use super::busiest::{Busiest, Delivered, Untold};
 use crate::base::class::SlowClass;
 use crate::base::frame::Encoding;
 use crate::base::ids::{Epoch, Offset, RoomKey, SlotRef};
@@ -48,6 +49,8 @@ pub struct LocalRooms {
     index: HashTable<u32>,
     /// Memberships by socket slot.
     of_socket: PagedVec<SmallVec<[Membership; 2]>>,
+    /// Which rooms get most.
+    pub busiest: Busiest,
 }
 
 #[derive(Debug)]
@@ -60,6 +63,7 @@ struct Group {
     members: Vec<Member>,
     /// Joins that wait for the owner's answer about this or another group.
     holds: u32,
+    untold: Untold,
 }
 
 /// `groups[group].members[position]` is this socket: true for each membership at any time.
@@ -97,8 +101,15 @@ impl LocalRooms {
             group.holds += 1;
             return (slot, if group.attached.is_some() { Hold::Ready } else { Hold::Waiting });
         }
-        let group = Group { key: key.clone(), encoding, slow: slow(), attached: None, members: Vec::new(), holds: 1 };
-        let at = self.groups.insert(group);
+        let at = self.groups.insert(Group {
+            key: key.clone(),
+            encoding,
+            slow: slow(),
+            attached: None,
+            members: Vec::new(),
+            holds: 1,
+            untold: Untold::default(),
+        });
         let groups = &self.groups;
         self.index.insert_unique(key.hash, at.slot, |&slot| groups[slot].key.hash);
         (at.slot, Hold::Attach(GroupRef { key: key.clone(), encoding, group: at }))
@@ -191,6 +202,16 @@ impl LocalRooms {
         assert_eq!(offset.0, last.0 + 1, "gap in {:?}", group.key);
         *last = offset;
         true
+    }
+
+    /// Notes what a delivery to a group brought about. Nobody has left or joined since.
+    ///
+    /// # Panics
+    /// If the group is gone.
+    #[inline]
+    pub fn delivered(&mut self, at: SlotRef, delivered: Delivered) {
+        let group = self.groups.get_mut(at).expect("the caller has just delivered to it");
+        self.busiest.note(&group.key, &mut group.untold, delivered);
     }
 
     /// The members of a group.
@@ -301,7 +322,8 @@ impl LocalRooms {
             Err(_) => unreachable!("every group is indexed"),
         }
         let at = self.groups.at(slot).expect("the group exists");
-        let Group { key, encoding, .. } = self.groups.remove(at).expect("the group exists");
+        let Group { key, encoding, untold, .. } = self.groups.remove(at).expect("the group exists");
+        self.busiest.leave(&key, untold);
         Some(GroupRef { key, encoding, group: at })
     }
 }

@@ -1,14 +1,19 @@
 //! Wiring: cores, rings, listeners, signals, drain. The one place where everything meets.
 
 pub mod logging;
+mod manager;
 pub mod reload;
+mod watchdog;
 
+use self::manager::Inherited;
+use self::watchdog::Watchdog;
 use crate::base::clock::Millis;
 use crate::base::ids::Topology;
-use crate::config::Config;
+use crate::config::{Config, Steer};
 use crate::ingest::publisher::Desk;
+use crate::net::pulse::Pulses;
 use crate::net::wake::Bells;
-use crate::net::{self, Step, executor, listener};
+use crate::net::{self, Step, cpus, executor, listener};
 use crate::ops::access::Access;
 use crate::ops::admin;
 use crate::ops::metrics::{CoreMetrics, Exporter};
@@ -18,6 +23,7 @@ use crate::session::budget::Budget;
 use crate::session::identity::Identity;
 use crate::session::inboxes;
 use crate::shard::Shard;
+use crate::shard::tap::{self, Taps};
 use crate::{mesh, shard};
 use reload::{Reloader, Reread};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -28,7 +34,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The most descriptors for which the kernel's table is made at the start: 2 MB.
 const DESCRIPTORS_RESERVED: u64 = 1 << 18;
@@ -37,10 +43,13 @@ const HANDOVER_SLOTS: usize = 64;
 
 /// Where the process listens, ports picked.
 #[derive(Clone, Copy, Debug)]
-struct Addresses {
-    listen: SocketAddr,
-    ingest: SocketAddr,
-    admin: SocketAddr,
+pub struct Addresses {
+    /// For clients.
+    pub listen: SocketAddr,
+    /// For publishers.
+    pub ingest: SocketAddr,
+    /// For operators.
+    pub admin: SocketAddr,
 }
 
 /// Serves until SIGTERM or SIGINT, drains, and returns. On SIGHUP the config is read again by `reread`.
@@ -48,7 +57,37 @@ struct Addresses {
 /// # Errors
 /// A sentence for the operator: what could not be had, and by which key it is set.
 pub fn run(config: Config, reread: Option<Reread>, ports_file: Option<PathBuf>) -> Result<(), String> {
+    run_and(config, reread, |Addresses { listen, ingest, admin }| match ports_file {
+        Some(file) => write_ports(&file, &[("listen", listen), ("ingest", ingest), ("admin", admin)]),
+        None => Ok(()),
+    })
+}
+
+/// The same, and calls `ready_then` when all ports are open; an error of it ends the process.
+///
+/// # Errors
+/// As [`run`], and those of `ready_then`.
+pub fn run_and(
+    mut config: Config,
+    reread: Option<Reread>,
+    ready_then: impl FnOnce(Addresses) -> Result<(), String>,
+) -> Result<(), String> {
     logging::install(&config.log)?;
+    let mut reread = reread;
+    let inherited = Inherited::take()?;
+    if let Some(Inherited { address, .. }) = inherited {
+        tracing::info!(%address, "clients come in by the service manager's socket, not by server.listen");
+        config.server.listen = address;
+        config.check_exposure().map_err(|error| format!("the socket of LISTEN_FDS: {error}"))?;
+        // Whatever the file says, also when it is read again.
+        reread = reread.map(|reread| -> Reread {
+            Box::new(move || {
+                let mut config = reread()?;
+                config.server.listen = address;
+                Ok(config)
+            })
+        });
+    }
     // Before any thread starts: every thread inherits the mask, and none but this one is told.
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -61,12 +100,18 @@ pub fn run(config: Config, reread: Option<Reread>, ports_file: Option<PathBuf>) 
         }
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
     }
-    let cpus = allowed_cpus();
+    let cpus = cpus::allowed();
     let cores = if config.server.cores == 0 { cpus.len() } else { config.server.cores };
     if cores > cpus.len() {
         tracing::warn!(cores, processors = cpus.len(), "more cores than processors: they are not pinned and share");
     }
-    let clients = bind("clients", "server.listen", config.server.listen, cores)?;
+    let (clients, shares_clients) = match (&inherited, config.server.steer) {
+        (Some(inherited), _) => inherited.deal(cores)?,
+        (None, Steer::Hash) => (bind("clients", "server.listen", config.server.listen, cores)?, false),
+        (None, Steer::Cpu) => (bind_steered(config.server.listen, cores, &cpus)?, false),
+    };
+    // The cores have their own descriptors of them, and close them when they drain.
+    drop(inherited);
     let publishers = bind("publishers", "ingest.listen", config.ingest.listen, cores)?;
     let address = |listeners: &[TcpListener]| {
         listeners[0].local_addr().map_err(|error| format!("cannot read back a listener's address: {error}"))
@@ -85,8 +130,10 @@ pub fn run(config: Config, reread: Option<Reread>, ports_file: Option<PathBuf>) 
     let exporter = Exporter::install()?;
     let draining = Arc::new(AtomicBool::new(false));
     let ready = Arc::new(AtomicBool::new(false));
+    let taps = Arc::new(Taps::default());
     let facts = Facts {
-        exporter,
+        exporter: exporter.clone(),
+        taps: taps.clone(),
         ready: ready.clone(),
         draining: draining.clone(),
         started: Instant::now(),
@@ -106,6 +153,7 @@ pub fn run(config: Config, reread: Option<Reread>, ports_file: Option<PathBuf>) 
         draining: AtomicBool::new(false),
         drain: net::DrainProgress::new(cores),
         horizons: net::Horizons::new(cores),
+        pulses: Pulses::new(cores),
         polling: AtomicUsize::new(0),
         budget: Budget::new(cores, config.limits.outboxes_bytes_max),
         inboxes: Arc::new(inboxes::Budget::new(cores, config.limits.inboxes_bytes_max)),
@@ -126,13 +174,16 @@ pub fn run(config: Config, reread: Option<Reread>, ports_file: Option<PathBuf>) 
         let seed = random()?;
         let (config, topology, shared, up) = (config.clone(), topology.clone(), shared.clone(), up.clone());
         let identity = identity.clone();
+        let tap = tap::View::new(taps.clone());
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
+        let metrics = exporter.add_core();
         let main = move || async move {
             // A core that dies takes its rooms with it: better no process than a silent half of one.
             let alarm = Alarm;
             let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
-            let ends = (port, handovers, clients, publishers, extra);
-            match start_core(index, &config, topology, ends, desk, identity, shared, seed, first_epoch) {
+            let ends = (port, handovers, clients, shares_clients, publishers, extra);
+            let seen = (metrics, tap);
+            match start_core(index, &config, topology, ends, desk, identity, shared, seen, seed, first_epoch) {
                 Ok(core) => {
                     // The receiver waits for one word from each core.
                     let _ = up.send(Ok(()));
@@ -163,19 +214,30 @@ pub fn run(config: Config, reread: Option<Reread>, ports_file: Option<PathBuf>) 
         version = env!("CARGO_PKG_VERSION"), mode = "single-server", cores, %listen, %ingest, %admin,
         "roomcast is ready"
     );
-    if let Some(file) = ports_file {
-        write_ports(&file, addresses)?;
-    }
+    ready_then(addresses)?;
+    let _watchdog = match manager::watchdog() {
+        Some(patience) => Some(Watchdog::start(shared.clone(), patience, manager::alive)?),
+        None => None,
+    };
+    let status = format!("serving clients on {listen}, cores: {cores}");
+    manager::ready(&status);
 
     let mut reloader = Reloader::new(reread, config.as_ref().clone(), shared.clone(), cores);
     let signal = loop {
         match signals.forever().next() {
-            Some(SIGHUP) => drop(reloader.reload()),
+            Some(SIGHUP) => {
+                manager::reloading();
+                reloader.reload();
+                manager::ready(&status);
+            }
             Some(SIGINT) => break "SIGINT",
             _ => break "SIGTERM",
         }
     };
-    tracing::info!(signal, drain_ms_max = reloader.config().server.drain_ms_max, "draining");
+    let drain_ms_max = reloader.config().server.drain_ms_max;
+    tracing::info!(signal, drain_ms_max, "draining");
+    let drain_max = Duration::from_millis(drain_ms_max);
+    manager::stopping(drain_max, &format!("draining, for {drain_max:?} at most"));
     draining.store(true, Ordering::SeqCst);
     shared.draining.store(true, Ordering::SeqCst);
     shared.bells.ring_all();
@@ -207,6 +269,7 @@ type Ends = (
     mesh::Port<shard::messages::Up, shard::messages::Down>,
     mesh::Plane<net::HandOver>,
     TcpListener,
+    bool,
     TcpListener,
     net::Extra,
 );
@@ -216,10 +279,11 @@ fn start_core(
     index: usize,
     config: &Config,
     topology: Topology,
-    (port, handovers, clients, publishers, extra): Ends,
+    (port, handovers, clients, shares_clients, publishers, extra): Ends,
     desk: Desk,
     identity: Option<Arc<Identity>>,
     shared: Arc<net::Shared>,
+    (mut metrics, tap): (CoreMetrics, tap::View),
     seed: [u8; 32],
     first_epoch: u64,
 ) -> Result<net::Core, String> {
@@ -228,12 +292,13 @@ fn start_core(
     let options = config.shard_options(topology.cores());
     let mut shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
     shard.set_identity(identity);
-    let mut metrics = CoreMetrics::new(index);
+    shard.tap = tap;
     let setup = net::Setup {
         options: config.net_options(),
         shard,
         desk,
         clients,
+        shares_clients,
         publishers,
         extra,
         handovers,
@@ -270,6 +335,31 @@ fn bind(whom: &str, key: &str, address: SocketAddr, cores: usize) -> Result<Vec<
     })
 }
 
+/// Listeners of clients, each of which gets the connections that come in on its core's processor.
+fn bind_steered(address: SocketAddr, cores: usize, cpus: &[usize]) -> Result<Vec<TcpListener>, String> {
+    let key = "server.steer = \"cpu\"";
+    let Some(cpus) = cpus.get(..cores) else {
+        return Err(format!(
+            "{key}: {cores} cores on {} processors are not pinned, so that no connection belongs to one; set \
+             server.cores to {0} at most, or server.steer to \"hash\"",
+            cpus.len()
+        ));
+    };
+    if address.port() != 0 {
+        listener::wait_until_free(address).map_err(|error| {
+            format!(
+                "cannot listen for clients on {address} alone (server.listen), as {key} needs: {error}; is another \
+                 process there?"
+            )
+        })?;
+    }
+    let listeners = bind("clients", "server.listen", address, cores)?;
+    listener::steer(&listeners, cpus).map_err(|error| {
+        format!("{key}: the kernel does not take the program: {error}; set server.steer to \"hash\"")
+    })?;
+    Ok(listeners)
+}
+
 fn bind_unix(path: &Path, mode: u32) -> Result<(TcpListener, listener::SocketFile), String> {
     listener::bind_unix(path, mode)
         .map_err(|error| format!("cannot listen for publishers on {} (ingest.unix): {error}", path.display()))
@@ -282,26 +372,13 @@ fn random<const N: usize>() -> Result<[u8; N], String> {
     Ok(bytes)
 }
 
-/// The processors that this process may run on.
-fn allowed_cpus() -> Vec<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("");
-    let cpus: Vec<usize> = list
-        .trim()
-        .split(',')
-        .filter_map(|range| {
-            let (first, last) = range.split_once('-').unwrap_or((range, range));
-            Some(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?)
-        })
-        .flatten()
-        .collect();
-    if cpus.is_empty() { (0..std::thread::available_parallelism().map_or(1, usize::from)).collect() } else { cpus }
-}
-
-/// Tells where the process listens. Whoever sees the file sees all of it.
-fn write_ports(file: &Path, addresses: Addresses) -> Result<(), String> {
-    let Addresses { listen, ingest, admin } = addresses;
-    let text = format!("{{\"listen\":\"{listen}\",\"ingest\":\"{ingest}\",\"admin\":\"{admin}\"}}\n");
+/// Tells where the process listens, as JSON. Whoever sees the file sees all of it.
+///
+/// # Errors
+/// A sentence for the operator: why it cannot be written.
+pub fn write_ports(file: &Path, ports: &[(&str, SocketAddr)]) -> Result<(), String> {
+    let members: Vec<String> = ports.iter().map(|(name, address)| format!("\"{name}\":\"{address}\"")).collect();
+    let text = format!("{{{}}}\n", members.join(","));
     let mut unfinished = file.as_os_str().to_owned();
     unfinished.push(".tmp");
     std::fs::write(&unfinished, text)

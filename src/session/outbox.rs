@@ -30,6 +30,17 @@ impl SharedFrame {
     }
 }
 
+/// What [`Outboxes::take`] has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes to be sent.
+    pub bytes: u32,
+    /// Bytes of the first frame that are sent already.
+    pub skip: u32,
+    /// True if more waits behind them.
+    pub rest: bool,
+}
+
 /// What may become of a frame that waits in a full outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -79,6 +90,10 @@ pub struct Outboxes {
     laggards: HashMap<u32, Laggard>,
     /// By pattern.
     losses: Vec<Losses>,
+    /// Bytes of events offered to outboxes that lag, since [`Outboxes::take_lag`].
+    lag: u64,
+    /// Sessions ever taken off the front of `dirty`.
+    visited: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +159,8 @@ impl Default for Outboxes {
             frames_memory: 0,
             laggards: HashMap::new(),
             losses: Vec::new(),
+            lag: 0,
+            visited: 0,
         }
     }
 }
@@ -234,26 +251,16 @@ impl Outboxes {
     /// Appends a frame; returns its node.
     #[inline]
     fn append(&mut self, slot: u32, shared: SharedFrame) -> u32 {
-        let outbox = &mut self.boxes[slot as usize];
-        outbox.bytes += shared.bytes;
         self.bytes_waiting += u64::from(shared.bytes);
-        self.nodes_held += 1;
-        let node = Node { frame: shared.index, next: NONE };
-        let index = if self.free_node == NONE {
-            self.nodes.push(node);
-            (self.nodes.len() - 1) as u32
-        } else {
-            let index = self.free_node;
-            self.free_node = self.nodes[index as usize].next;
-            self.nodes[index as usize] = node;
-            index
-        };
+        let index = self.new_node(Node { frame: shared.index, next: NONE });
+        let outbox = &mut self.boxes[slot as usize];
         if outbox.head == NONE {
             outbox.head = index;
         } else {
             self.nodes[outbox.tail as usize].next = index;
         }
         outbox.tail = index;
+        outbox.bytes += shared.bytes;
         if !outbox.blocked {
             self.backlog = self.backlog.max(outbox.bytes);
             if !outbox.dirty {
@@ -262,6 +269,19 @@ impl Outboxes {
             }
         }
         self.frames[shared.index as usize].holders += 1;
+        index
+    }
+
+    #[inline]
+    fn new_node(&mut self, node: Node) -> u32 {
+        self.nodes_held += 1;
+        if self.free_node == NONE {
+            self.nodes.push(node);
+            return (self.nodes.len() - 1) as u32;
+        }
+        let index = self.free_node;
+        self.free_node = self.nodes[index as usize].next;
+        self.nodes[index as usize] = node;
         index
     }
 
@@ -333,6 +353,24 @@ impl Outboxes {
         &self.losses
     }
 
+    /// Sessions whose outbox was full and has not been empty since.
+    #[must_use]
+    pub fn lagging(&self) -> usize {
+        self.laggards.len()
+    }
+
+    /// Bytes of events that were offered to outboxes that lag since the last call, whatever became of them.
+    #[inline]
+    pub fn take_lag(&mut self) -> u64 {
+        std::mem::take(&mut self.lag)
+    }
+
+    /// How many sessions [`Outboxes::next_dirty`] has looked at so far.
+    #[must_use]
+    pub fn visited(&self) -> u64 {
+        self.visited
+    }
+
     /// Sessions that have something to send now.
     #[must_use]
     pub fn dirty_len(&self) -> usize {
@@ -356,6 +394,7 @@ impl Outboxes {
     pub fn next_dirty(&mut self) -> Option<(u32, u32)> {
         while let Some(slot) = self.dirty.pop_front() {
             let outbox = &mut self.boxes[slot as usize];
+            self.visited += 1;
             outbox.dirty = false;
             if outbox.state != State::Closed && !outbox.blocked && outbox.head != NONE {
                 return Some((slot, outbox.transport));
@@ -400,7 +439,7 @@ impl Outboxes {
         while rest > 0 {
             let frame = self.nodes[head as usize].frame;
             let entry = &self.frames[frame as usize];
-            let length = entry.frame.as_ref().map_or(0, |f| f.len() as u32);
+            let length = entry.bytes();
             if entry.fate == Fate::Answer {
                 answers -= rest.min(length - sent);
             }
@@ -418,11 +457,118 @@ impl Outboxes {
         if head == NONE {
             outbox.tail = NONE;
             self.caught_up(slot);
-        } else if !outbox.dirty && !outbox.blocked {
+        }
+        self.soil(slot);
+        complete
+    }
+
+    /// Takes frames off the front, as many as `bytes_max` allow and one at least, for a transport that is about to send
+    /// them: the outbox is not looked at again if it takes all. Their numbers go to `frames`. The caller gives them
+    /// back with [`Outboxes::settle`] before anything else is done with the outbox. `None`, and nothing is taken, if
+    /// the outbox lags: what is left of it then depends on what waits.
+    pub fn take(&mut self, slot: u32, bytes_max: u32, frames: &mut Vec<u32>) -> Option<Taken> {
+        let outbox = &mut self.boxes[slot as usize];
+        if outbox.state != State::Open {
+            return None;
+        }
+        let (mut node, skip) = (outbox.head, outbox.sent);
+        let (mut bytes, mut count, mut answers) = (0, 0, 0);
+        while node != NONE {
+            let Node { frame, next } = self.nodes[node as usize];
+            let entry = &self.frames[frame as usize];
+            let length = entry.bytes() - if count == 0 { skip } else { 0 };
+            if count > 0 && bytes + length > bytes_max {
+                break;
+            }
+            if entry.fate == Fate::Answer {
+                answers += length;
+            }
+            bytes += length;
+            count += 1;
+            frames.push(frame);
+            self.nodes[node as usize].next = self.free_node;
+            self.free_node = node;
+            node = next;
+        }
+        let rest = node != NONE;
+        outbox.head = node;
+        outbox.tail = if rest { outbox.tail } else { NONE };
+        (outbox.bytes, outbox.answers, outbox.sent) = (outbox.bytes - bytes, outbox.answers - answers, 0);
+        self.bytes_waiting -= u64::from(bytes);
+        self.nodes_held -= count;
+        Some(Taken { bytes, skip, rest })
+    }
+
+    /// Has a session that came by [`Outboxes::next_dirty`] come again before all others.
+    pub fn postpone(&mut self, slot: u32) {
+        let outbox = &mut self.boxes[slot as usize];
+        if !std::mem::replace(&mut outbox.dirty, true) {
+            self.dirty.push_front(slot);
+            self.visited -= 1;
+        }
+    }
+
+    /// The bytes of a frame that waits or is taken.
+    ///
+    /// # Panics
+    /// If the frame is gone.
+    #[must_use]
+    pub fn frame(&self, frame: u32) -> &[u8] {
+        self.frames[frame as usize].frame.as_deref().expect("a frame that is held")
+    }
+
+    /// The transport has taken `sent` bytes of what [`Outboxes::take`] took, of which `frames` are the numbers; the
+    /// others wait again, where they stood. Returns how many frames are complete with that. A rest makes the session
+    /// dirty again, unless its transport is blocked.
+    ///
+    /// # Panics
+    /// If fewer bytes were taken.
+    pub fn settle(&mut self, slot: u32, taken: Taken, frames: &[u32], sent: usize) -> usize {
+        let mut complete = frames.len();
+        if sent < taken.bytes as usize {
+            let mut left = taken.skip as usize + sent;
+            complete = 0;
+            while let Some(less) = left.checked_sub(self.frame(frames[complete]).len()) {
+                left = less;
+                complete += 1;
+            }
+            self.put_back(slot, &frames[complete..], left as u32);
+        } else {
+            assert_eq!(sent, taken.bytes as usize, "no more than was taken");
+        }
+        frames[..complete].iter().for_each(|&frame| self.drop_holder(frame));
+        if complete < frames.len() || taken.rest {
+            self.soil(slot);
+        }
+        complete
+    }
+
+    /// Puts frames in front of what waits, with the hold on each; of the first, `sent` bytes are sent.
+    fn put_back(&mut self, slot: u32, frames: &[u32], sent: u32) {
+        let Outbox { mut head, mut tail, .. } = self.boxes[slot as usize];
+        let (mut bytes, mut answers) = (0, 0);
+        for (position, &frame) in frames.iter().enumerate().rev() {
+            let entry = &self.frames[frame as usize];
+            let length = entry.bytes() - if position == 0 { sent } else { 0 };
+            bytes += length;
+            answers += if entry.fate == Fate::Answer { length } else { 0 };
+            head = self.new_node(Node { frame, next: head });
+            tail = if tail == NONE { head } else { tail };
+        }
+        let outbox = &mut self.boxes[slot as usize];
+        assert!(outbox.state == State::Open, "session {slot} is settled before it ends");
+        (outbox.head, outbox.tail, outbox.sent) = (head, tail, sent);
+        (outbox.bytes, outbox.answers) = (outbox.bytes + bytes, outbox.answers + answers);
+        self.bytes_waiting += u64::from(bytes);
+    }
+
+    /// The session has something to send, unless its transport is blocked.
+    fn soil(&mut self, slot: u32) {
+        let outbox = &mut self.boxes[slot as usize];
+        if !outbox.dirty && !outbox.blocked && outbox.head != NONE {
             outbox.dirty = true;
             self.dirty.push_back(slot);
         }
-        complete
     }
 
     /// Another transport drains the outbox from now on, as long as it is not blocked.
@@ -439,10 +585,7 @@ impl Outboxes {
     pub fn unblock(&mut self, slot: u32) {
         let outbox = &mut self.boxes[slot as usize];
         outbox.blocked = false;
-        if outbox.head != NONE && !outbox.dirty {
-            outbox.dirty = true;
-            self.dirty.push_back(slot);
-        }
+        self.soil(slot);
     }
 
     /// True when nothing waits for the session.
@@ -494,6 +637,14 @@ impl Outboxes {
             entry.holders = self.free_frame;
             self.free_frame = index;
         }
+    }
+}
+
+impl FrameEntry {
+    /// The frame's length.
+    #[inline]
+    fn bytes(&self) -> u32 {
+        self.frame.as_ref().map_or(0, |frame| frame.len() as u32)
     }
 }
 
@@ -584,16 +735,32 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_sent_in_whatever_pieces_is_what_was_offered(
-            steps in prop::collection::vec((0u32..3, 0usize..40, any::<bool>()), 1..200)
+            steps in prop::collection::vec((0u32..3, 0usize..40, any::<bool>(), any::<bool>()), 1..200)
         ) {
             let mut outboxes = Outboxes::new();
             let mut model = [const { Vec::<u8>::new() }; 3];
             (0..3).for_each(|slot| outboxes.open(slot, slot));
-            for (n, (slot, amount, send)) in steps.into_iter().enumerate() {
-                if send {
-                    let amount = amount.min(model[slot as usize].len());
+            for (n, (slot, amount, send, take)) in steps.into_iter().enumerate() {
+                let waiting = &mut model[slot as usize];
+                if send && take && !waiting.is_empty() {
+                    let mut frames = Vec::new();
+                    let taken = outboxes.take(slot, 60, &mut frames).expect("it does not lag");
+                    let mut bytes: Vec<u8> = frames.iter().flat_map(|&frame| outboxes.frame(frame).to_vec()).collect();
+                    bytes.drain(..taken.skip as usize);
+                    prop_assert_eq!(&bytes, &waiting[..taken.bytes as usize]);
+                    prop_assert_eq!(taken.rest, bytes.len() < waiting.len());
+                    let amount = amount.min(bytes.len());
+                    let (before, length) = (frames.len(), waiting.len());
+                    let complete = outboxes.settle(slot, taken, &frames, amount);
+                    prop_assert_eq!(complete == before, amount == bytes.len());
+                    waiting.drain(..amount);
+                    prop_assert_eq!(outboxes.bytes(slot) as usize, length - amount);
+                    let dirty = std::iter::from_fn(|| outboxes.next_dirty()).any(|(dirty, _)| dirty == slot);
+                    prop_assert!(dirty || waiting.is_empty(), "a rest is to be sent");
+                } else if send {
+                    let amount = amount.min(waiting.len());
                     outboxes.advance(slot, amount);
-                    model[slot as usize].drain(..amount);
+                    waiting.drain(..amount);
                 } else {
                     let frame = vec![n as u8; amount + 1];
                     let shared = outboxes.share(Frame::new(&frame), Fate::Kept);

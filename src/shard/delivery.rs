@@ -6,12 +6,13 @@ use super::messages::{
 use super::slow::fate;
 use super::{Action, AskOptions, NamedOperation, Namespace, Shard, TimerKey, name_of};
 use crate::base::class::{PatternId, SlowClass};
-use crate::base::clock::Millis;
+use crate::base::clock::{Millis, Stamp};
 use crate::base::counters;
 use crate::base::event::{Encodable, Event};
 use crate::base::frame::{Encoding, Frame};
-use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, RoomKey, RoomName, SlotRef, SocketId};
+use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, Offset, RoomKey, RoomName, SlotRef, SocketId};
 use crate::proto::{json, line, raw, socketio};
+use crate::room::busiest::Delivered;
 use crate::room::members::{GroupRef, LocalRooms, Member};
 use crate::room::owner::{Attachment, KeepOutcome};
 use crate::session::outbox::{Fate, Offer, Outboxes, SharedFrame};
@@ -73,9 +74,11 @@ impl Shard {
         let event = Arc::new(Encodable::new(event, key, ask.map(|ask| ask.id)));
         let is_special = volatile || ask.is_some() || !except.is_empty() || mark.is_some();
         let manner = is_special.then(|| Arc::new(Manner { except, volatile, ask, mark }));
+        let stamp = self.timing.begin(self.instant);
         if let [(owner, _, _)] = keys[..] {
             let rooms = keys.into_iter().map(|(_, index, key)| (index, key)).collect();
-            self.port.up.send(owner, Up::Publish(Box::new(Publish { event, rooms, manner, receipt, part: None })));
+            let publish = Publish { event, rooms, manner, receipt, part: None, stamp };
+            self.port.up.send(owner, Up::Publish(Box::new(publish)));
             return count;
         }
         let part = (owners > 1).then(|| Part { event: self.next_part_id(), owners });
@@ -87,7 +90,8 @@ impl Shard {
                 rooms.push((index, key));
             }
             let (event, manner) = (event.clone(), manner.clone());
-            self.port.up.send(owner, Up::Publish(Box::new(Publish { event, rooms, manner, receipt, part })));
+            let publish = Publish { event, rooms, manner, receipt, part, stamp };
+            self.port.up.send(owner, Up::Publish(Box::new(publish)));
         }
         count
     }
@@ -147,7 +151,7 @@ impl Shard {
     /// A member core's work, and what comes back to a publisher's core. Returns the number of deliveries made.
     pub fn handle_down(&mut self, message: Down) -> usize {
         match message {
-            Down::Deliver { group, offset, frame, manner } => {
+            Down::Deliver { group, offset, frame, manner, stamp } => {
                 let outbox_bytes_max = self.options.limits.outbox_bytes_max;
                 if !self.local.deliver(group, offset) {
                     return 0;
@@ -167,7 +171,10 @@ impl Shard {
                         self.deliver_specially(&members, shared, manner.volatile, None)
                     }
                 };
-                self.finish_delivery(shared, count, slow.pattern);
+                self.finish_delivery(Some(group), shared, count, slow.pattern);
+                if stamp.is_some() {
+                    self.delivered(stamp, count);
+                }
                 count
             }
             Down::DeliverMany(many) => self.deliver_many(*many),
@@ -218,8 +225,11 @@ impl Shard {
 
     /// Gives the event its offsets and sends its frames to the member cores.
     fn order(&mut self, publish: Publish, now: Millis) {
-        let Publish { event, rooms, manner, receipt, part } = publish;
+        let Publish { event, rooms, manner, receipt, part, mut stamp } = publish;
         self.watch_idle_rooms(now);
+        if stamp.is_some() {
+            stamp = self.ordered(stamp);
+        }
         if part.is_none()
             && event.ack_id.is_none()
             && let [(room, key)] = &rooms[..]
@@ -228,14 +238,15 @@ impl Shard {
             let (offset, attachments) = self.owned.append(key, event.event.bytes(), now);
             for &Attachment { group, core, encoding } in attachments {
                 let frame = frame(&event, encoding, &self.namespaces, &mut self.scratch, &mut self.counters.encodes);
-                self.port.down.send(core, Down::Deliver { group, offset, frame, manner: manner.clone() });
+                self.port.down.send(core, Down::Deliver { group, offset, frame, manner: manner.clone(), stamp });
             }
             self.counters.events_ordered += 1;
+            self.show(key, offset, &event.event);
             self.receipt(receipt, *room, offset);
             self.keep(key, &event, now);
             return;
         }
-        self.order_many(&event, &rooms, manner.as_ref(), receipt, part, now);
+        self.order_many(&event, &rooms, manner.as_ref(), receipt, (part, stamp), now);
     }
 
     fn order_many(
@@ -244,7 +255,7 @@ impl Shard {
         rooms: &[(u32, RoomKey)],
         manner: Option<&Arc<Manner>>,
         receipt: Option<ReceiptTo>,
-        part: Option<Part>,
+        (part, stamp): (Option<Part>, Stamp),
         now: Millis,
     ) {
         let mut by_core: SmallVec<[Option<DeliverMany>; 8]> = (0..self.topology.cores()).map(|_| None).collect();
@@ -254,6 +265,7 @@ impl Shard {
             frames: [const { None }; Encoding::COUNT],
             manner: manner.cloned(),
             part,
+            stamp,
         };
         for (room, key) in rooms {
             let (offset, attachments) = self.owned.append(key, event.event.bytes(), now);
@@ -265,6 +277,7 @@ impl Shard {
                 by_core[self.core.index()].get_or_insert_with(empty).sockets.push((socket, encoding));
             }
             self.counters.events_ordered += 1;
+            self.show(key, offset, &event.event);
             self.receipt(receipt, *room, offset);
             self.keep(key, event, now);
         }
@@ -286,6 +299,13 @@ impl Shard {
                 });
             }
             self.port.down.send(CoreId::new(core), Down::DeliverMany(Box::new(many)));
+        }
+    }
+
+    /// Shows an event that was appended to the room to those who watch.
+    fn show(&mut self, room: &RoomKey, offset: Offset, event: &Event) {
+        if self.tap.is_open() {
+            self.tap.see(name_of(&self.namespaces, event.namespace_ref()), room.name.as_str(), offset, event);
         }
     }
 
@@ -342,7 +362,7 @@ impl Shard {
 
     /// Delivers to each socket once, at the first of the event's rooms that it is in.
     fn deliver_many(&mut self, many: DeliverMany) -> usize {
-        let DeliverMany { groups, sockets, frames, manner, part } = many;
+        let DeliverMany { groups, sockets, frames, manner, part, stamp } = many;
         let (except, volatile, ask) = match manner.as_deref() {
             Some(manner) => (&manner.except[..], manner.volatile, manner.ask),
             None => (&[][..], false, None),
@@ -391,8 +411,11 @@ impl Shard {
             let fate = if asks { Fate::Kept } else { fate(slow, manner.as_deref()) };
             let shared = self.outboxes.share(frame, fate);
             let count = self.deliver_specially(&members, shared, volatile, asks.then_some(&mut asked));
-            self.finish_delivery(shared, count, slow.pattern);
+            self.finish_delivery(whom.err().map(|(group, _)| group), shared, count, slow.pattern);
             total += count;
+        }
+        if stamp.is_some() {
+            self.delivered(stamp, total);
         }
         seen.remaining -= 1;
         if let Some(ask) = ask {
@@ -445,10 +468,18 @@ impl Shard {
         count
     }
 
-    /// Counts a delivery and cuts the sessions that could not take it, for which `pattern` accounts.
-    fn finish_delivery(&mut self, shared: SharedFrame, count: usize, pattern: PatternId) {
-        self.counters.deliveries += count as u64;
-        self.counters.delivered_bytes += count as u64 * u64::from(shared.bytes());
+    /// Counts a delivery, to the room whose group that was if it was one, and cuts the sessions that could not take it,
+    /// for which `pattern` accounts.
+    fn finish_delivery(&mut self, group: Option<SlotRef>, shared: SharedFrame, count: usize, pattern: PatternId) {
+        let deliveries = count as u64;
+        let delivered =
+            Delivered { deliveries, bytes: deliveries * u64::from(shared.bytes()), lag: self.outboxes.take_lag() };
+        self.counters.deliveries += deliveries;
+        self.counters.delivered_bytes += delivered.bytes;
+        if let Some(group) = group.filter(|_| delivered != Delivered::default()) {
+            self.local.delivered(group, delivered);
+            self.watch_ranks();
+        }
         self.outboxes.release(shared);
         while let Some(slot) = self.overflown.pop() {
             let session = self.sessions.at(slot).expect("an open outbox has a session");
@@ -456,7 +487,7 @@ impl Shard {
         }
     }
 
-    fn receipt(&mut self, to: Option<ReceiptTo>, room: u32, offset: crate::base::ids::Offset) {
+    fn receipt(&mut self, to: Option<ReceiptTo>, room: u32, offset: Offset) {
         if let Some(to) = to {
             self.port.down.send(to.core, Down::Receipt { to, room, offset });
         }

@@ -1,12 +1,13 @@
 //! Every message that crosses cores. Plain data: a message names sockets, groups and publishers by slot and generation,
 //! so that one that arrives late finds nothing and does no harm.
 
-use crate::base::clock::Millis;
+use crate::base::clock::{Millis, Stamp};
 use crate::base::event::Encodable;
 use crate::base::frame::{Encoding, Frame};
 use crate::base::ids::{CoreId, Epoch, KeyMark, Offset, RoomKey, SlotRef};
+use crate::base::sketch::Measure;
 use crate::proto::line::Ack;
-use crate::proto::line::query::{CoreStats, RoomFacts, SocketFacts};
+use crate::proto::line::query::{CoreStats, RoomFacts, SocketFacts, TopFacts};
 use crate::room::members::GroupRef;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub enum Down {
         frame: Frame,
         /// What is particular about it. It asks for nothing: see [`DeliverMany`].
         manner: Option<Arc<Manner>>,
+        /// Set if its way is timed.
+        stamp: Stamp,
     },
     /// From one of the owners of an event for several rooms, or of an event that asks for
     /// acknowledgements: see [`DeliverMany`].
@@ -174,6 +177,8 @@ pub struct Publish {
     pub receipt: Option<ReceiptTo>,
     /// Set when other owners handle other rooms of the same event.
     pub part: Option<Part>,
+    /// Set if its way is timed.
+    pub stamp: Stamp,
 }
 
 /// What is particular about an event: most events have none of it.
@@ -244,6 +249,8 @@ pub struct DeliverMany {
     pub manner: Option<Arc<Manner>>,
     /// Set when other owners send about the same event too.
     pub part: Option<Part>,
+    /// Set if its way is timed.
+    pub stamp: Stamp,
 }
 
 /// A publisher's operation on the sockets of a room.
@@ -289,6 +296,8 @@ pub enum What {
     Room(RoomKey),
     /// The socket whose own room this is.
     Socket(RoomKey),
+    /// The rooms of all namespaces that get most.
+    Top(Measure),
 }
 
 /// See [`Down::Found`].
@@ -314,6 +323,8 @@ pub enum Facts {
     Room(RoomFacts),
     /// To [`What::Socket`].
     Socket(Option<SocketFacts>),
+    /// To [`What::Top`]: every room that may be among the first here.
+    Top(TopFacts),
 }
 
 /// What a publisher can do to sockets.

@@ -12,10 +12,12 @@ pub mod messages;
 mod queries;
 mod reload;
 mod slow;
+pub mod tap;
+mod timing;
 mod transports;
 
 use crate::base::class::Classes;
-use crate::base::clock::Millis;
+use crate::base::clock::{Micros, Millis};
 use crate::base::counters::{self, Counters};
 use crate::base::frame::Frame;
 use crate::base::ids::{CoreId, NamespaceId, NamespaceRef, Offset, RoomName, SlotRef, SocketId, Topology};
@@ -256,6 +258,8 @@ pub enum TimerKey {
     Asked(SlotRef),
     /// What a room keeps may be too old.
     Kept(SlotRef),
+    /// Rooms are ranked.
+    Ranks,
 }
 
 /// One core's share of everything.
@@ -293,6 +297,8 @@ pub struct Shard {
     spare_sets: Vec<HashSet<SlotRef>>,
     /// Sessions whose outbox was full during the present delivery.
     overflown: Vec<u32>,
+    /// What operators watch of the events that this core orders.
+    pub tap: tap::View,
     /// Sockets that the present event is not for, kept for the set's memory.
     excepted: HashSet<u32>,
     /// Counts events for several owners, to tell them apart.
@@ -314,6 +320,9 @@ pub struct Shard {
     unix_origin_ms: u64,
     /// As of the last [`Shard::advance`].
     now: Millis,
+    /// As of the last [`Shard::set_instant`].
+    instant: Micros,
+    timing: timing::Timing,
     rates: limits::Rates,
 }
 
@@ -378,6 +387,7 @@ impl Shard {
             parts: HashMap::new(),
             spare_sets: Vec::new(),
             overflown: Vec::new(),
+            tap: tap::View::default(),
             excepted: HashSet::new(),
             next_part: 0,
             timers: Wheel::new(now),
@@ -391,6 +401,8 @@ impl Shard {
             identity: None,
             unix_origin_ms: 0,
             now,
+            instant: Micros(now.0 * 1000),
+            timing: timing::Timing::new(),
             rates: limits::Rates::new(&options.limits),
         }
     }
@@ -515,6 +527,7 @@ impl Shard {
     /// Moves time on: heartbeats, timeouts, idle rooms, asks.
     pub fn advance(&mut self, now: Millis) {
         self.now = now;
+        self.local.busiest.advance(now);
         let mut fired = std::mem::take(&mut self.fired);
         self.timers.advance(now, &mut fired);
         // Asks first: what follows from the other deadlines ends asks and cancels their timers, which must not have
@@ -523,7 +536,7 @@ impl Shard {
             match *key {
                 TimerKey::Ask(at) => self.ask_due(at),
                 TimerKey::Asked(at) => self.asked_due(at),
-                TimerKey::Session(_) | TimerKey::IdleRooms | TimerKey::Kept(_) => {}
+                TimerKey::Session(_) | TimerKey::IdleRooms | TimerKey::Kept(_) | TimerKey::Ranks => {}
             }
         }
         for key in fired.drain(..) {
@@ -532,6 +545,7 @@ impl Shard {
                 TimerKey::Session(at) => self.session_due(at, now),
                 TimerKey::IdleRooms => self.expire_rooms(now),
                 TimerKey::Kept(at) => self.kept_due(at, now),
+                TimerKey::Ranks => self.rank_rooms(now),
             }
         }
         self.fired = fired;
@@ -554,6 +568,7 @@ impl Shard {
     pub fn receive(&mut self, mut budget: usize, now: Millis) -> usize {
         self.port.flush();
         self.emit_some();
+        self.note_rings();
         while budget > 0 {
             let Some((_, message)) = self.port.down.receive() else { break };
             budget = budget.saturating_sub(1 + self.handle_down(message));
@@ -583,6 +598,8 @@ impl Shard {
         self.counters.inbox_bytes = self.inboxes.bytes();
         self.counters.outbox_bytes = self.outboxes.bytes_waiting();
         self.counters.outbox_memory_bytes = self.outboxes.memory();
+        self.counters.lagging = self.outboxes.lagging() as u64;
+        self.counters.ring_slots = self.port.up.slots() as u64;
         self.count_slow_consumers();
         self.counters.ring_full_up = self.port.up.full_count();
         self.counters.ring_full_down = self.port.down.full_count();

@@ -29,6 +29,7 @@ pub struct Core {
     publisher: Publisher,
     /// One send's bytes, kept for their memory.
     joined: Vec<u8>,
+    frames: Vec<u32>,
 }
 
 impl Machine {
@@ -50,6 +51,7 @@ impl Machine {
             desk: Desk::new(config.ingest_options(), config.flat_namespaces()),
             publisher: Publisher::new(),
             joined: Vec::new(),
+            frames: Vec::new(),
         };
         let cores = mesh::connect(cores, config.mesh_options(cores)).into_iter().enumerate().map(core).collect();
         Machine { now, cores, clients: 0 }
@@ -99,12 +101,14 @@ impl Machine {
 
     /// Takes what waits for each client of a core, as one send would get it. Returns how many sends and bytes it was.
     pub fn take(&mut self, core: usize) -> (usize, usize) {
-        let Core { shard: Shard { outboxes, .. }, joined, .. } = &mut self.cores[core];
+        let Core { shard: Shard { outboxes, .. }, joined, frames, .. } = &mut self.cores[core];
         let (mut sends, mut bytes) = (0, 0);
         while let Some((session, _)) = outboxes.next_dirty() {
             joined.clear();
-            outboxes.waiting(session).for_each(|(_, piece)| joined.extend_from_slice(piece));
-            outboxes.advance(session, joined.len());
+            frames.clear();
+            let taken = outboxes.take(session, u32::MAX, frames).expect("nobody lags");
+            frames.iter().for_each(|&frame| joined.extend_from_slice(outboxes.frame(frame)));
+            outboxes.settle(session, taken, frames, joined.len());
             sends += 1;
             bytes += joined.len();
         }

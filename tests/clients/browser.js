@@ -4,24 +4,10 @@
 "use strict";
 const fs = require("fs");
 const http = require("http");
-const os = require("os");
 const path = require("path");
-const { spawn, spawnSync } = require("child_process");
-const { listen, args, limit, run, assert, until } = require("./lib");
+const { Chromium } = require("./chromium");
+const { listen, args, limit, run, assert } = require("./lib");
 
-const CHROMIUM = process.env.CHROMIUM ?? "chromium";
-const FLAGS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--disable-dev-shm-usage",
-  "--no-first-run",
-  "--no-proxy-server",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
 const BUNDLE = fs.readFileSync(path.join(__dirname, "node_modules/socket.io-client/dist/socket.io.js"));
 
 // ---- runs in the page ----
@@ -136,40 +122,9 @@ function reportsOf(chromium) {
   });
 }
 
-// The browser with its many processes, which are a group of their own.
-class Chromium {
-  constructor() {
-    this.profile = fs.mkdtempSync(path.join(os.tmpdir(), "roomcast-chromium-"));
-    this.log = "";
-    process.on("exit", () => this.signal("SIGKILL"));
-  }
-  start(url, ended) {
-    const flags = [...FLAGS, `--user-data-dir=${this.profile}`];
-    this.process = spawn(CHROMIUM, [...flags, url], { detached: true, stdio: ["ignore", "pipe", "pipe"] });
-    const { stdout, stderr } = this.process;
-    for (const stream of [stdout, stderr]) stream.on("data", (data) => (this.log += data));
-    this.process.on("exit", (code) => ended(new Error(`Chromium ended with ${code}:\n${this.log}`)));
-  }
-  // Whether there was still a process to hear it.
-  signal(signal) {
-    try {
-      return this.process !== undefined && process.kill(-this.process.pid, signal);
-    } catch {
-      return false;
-    }
-  }
-  async end() {
-    this.signal("SIGTERM");
-    await until(() => !this.signal(0));
-    fs.rmSync(this.profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
-  }
-}
-
 run(async () => {
   limit(240);
-  const version = spawnSync(CHROMIUM, ["--version"]);
-  assert.ok(!version.error, `${CHROMIUM} is missing: tests/run installs it (${version.error})`);
-  console.log(version.stdout.toString().trim());
+  console.log(Chromium.version());
   const judge = { allowed: judgeAllowed, blocked: judgeBlocked }[args[0] ?? "allowed"];
   const chromium = new Chromium();
   try {

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod host;
 pub mod polling;
 pub mod python;
 pub mod swarm;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,9 +91,11 @@ pub struct Setup {
     config: String,
     cores: usize,
     listen: String,
+    admin: String,
     descriptors_max: Option<u32>,
     variables: Vec<(String, String)>,
     has_file: bool,
+    sockets: Vec<OwnedFd>,
 }
 
 impl Setup {
@@ -113,6 +117,19 @@ impl Setup {
         self
     }
 
+    /// Operators reach it at this address instead of at a free port.
+    pub fn admin(mut self, address: SocketAddr) -> Setup {
+        self.admin = address.to_string();
+        self
+    }
+
+    /// With these sockets handed over as a service manager does it: descriptors from 3 on, named by variables. At most
+    /// two, as a shell has two standard streams to bring them in.
+    pub fn sockets(mut self, sockets: impl IntoIterator<Item: Into<OwnedFd>>) -> Setup {
+        self.sockets = sockets.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Under `ulimit -n`.
     pub fn descriptors_max(mut self, max: u32) -> Setup {
         self.descriptors_max = Some(max);
@@ -122,18 +139,28 @@ impl Setup {
     /// Starts it and waits until it listens.
     #[track_caller]
     pub fn start(self) -> Server {
+        self.try_start().unwrap_or_else(|(status, log)| panic!("the server ended with {status}:\n{log}"))
+    }
+
+    /// Starts it and waits until it listens, or has ended with this status and log.
+    #[track_caller]
+    pub fn try_start(self) -> Result<Server, (ExitStatus, String)> {
         let dir = TempDir::new();
         let (config, ports, log) = (dir.path("config.toml"), dir.path("ports.json"), dir.path("log"));
         fs::write(&config, &self.config).unwrap();
         let binary = env!("CARGO_BIN_EXE_roomcast");
-        let mut command = match self.descriptors_max {
-            None => Command::new(binary),
-            Some(max) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {max} && exec \"$0\" \"$@\""), binary]);
-                shell
-            }
-        };
+        let mut script = String::new();
+        if let Some(max) = self.descriptors_max {
+            script += &format!("ulimit -n {max} || exit; ");
+        }
+        if !self.sockets.is_empty() {
+            let count = self.sockets.len();
+            script += &format!("exec 3<&0 4<&1 </dev/null >&2; export LISTEN_FDS={count} LISTEN_PID=$$; ");
+        }
+        let mut command = if script.is_empty() { Command::new(binary) } else { Command::new("sh") };
+        if !script.is_empty() {
+            command.args(["-c", &format!("{script}exec \"$0\" \"$@\""), binary]);
+        }
         let cores = self.cores.to_string();
         command.env_remove("REDIS_URL").envs(self.variables);
         command.arg("serve").arg("--ports-file").arg(&ports);
@@ -141,19 +168,29 @@ impl Setup {
             command.arg("--config").arg(&config);
         }
         command.args(["--cores", &cores, "--listen", &self.listen]);
-        command.args(["--ingest", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--ingest", "127.0.0.1:0", "--admin", &self.admin]);
         let log_file = File::create(&log).unwrap();
-        let child = command.stdin(Stdio::null()).stdout(log_file.try_clone().unwrap()).stderr(log_file).spawn();
-        let mut child = child.unwrap_or_else(|error| panic!("cannot start {binary}: {error}"));
+        command.stdin(Stdio::null()).stdout(log_file.try_clone().unwrap()).stderr(log_file);
+        let mut sockets = self.sockets.into_iter();
+        if let Some(socket) = sockets.next() {
+            command.stdin(socket);
+        }
+        if let Some(socket) = sockets.next() {
+            command.stdout(socket);
+        }
+        assert!(sockets.next().is_none(), "two sockets at most");
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {binary}: {error}"));
+        let mut ended = None;
         wait_until("the server has written its ports file", || {
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("the server ended with {status}:\n{}", fs::read_to_string(&log).unwrap());
-            }
-            ports.exists()
+            ended = child.try_wait().unwrap();
+            ended.is_some() || ports.exists()
         });
+        if let Some(status) = ended {
+            return Err((status, fs::read_to_string(&log).unwrap()));
+        }
         let ports: Value = serde_json::from_str(&fs::read_to_string(&ports).unwrap()).unwrap();
         let address = |key: &str| ports[key].as_str().unwrap().parse().unwrap();
-        Server {
+        Ok(Server {
             listen: address("listen"),
             ingest: address("ingest"),
             admin: address("admin"),
@@ -162,7 +199,7 @@ impl Setup {
             admin_connection: RefCell::new(None),
             stopped: false,
             dir,
-        }
+        })
     }
 }
 
@@ -185,9 +222,11 @@ impl Server {
             config: config.to_owned(),
             cores,
             listen: "127.0.0.1:0".to_owned(),
+            admin: "127.0.0.1:0".to_owned(),
             descriptors_max: None,
             variables: Vec::new(),
             has_file: true,
+            sockets: Vec::new(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! What publishers can ask about (`"op":"stats"`, `"rooms"`, `"room"`, `"socket"`) and what they are told. Does not
-//! know where the facts come from.
+//! What publishers can ask about (`"op":"stats"`, `"rooms"`, `"room"`, `"socket"`, `"top"`) and what they are told.
+//! Does not know where the facts come from.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -7,12 +7,16 @@ use std::net::IpAddr;
 use super::{Fields, KEYS, Limits, Refusal, excerpt, quoted, refuse, room_name, string};
 use crate::base::frame::Encoding;
 use crate::base::ids::{RoomName, SocketId};
+use crate::base::sketch::Measure;
 use crate::proto::json;
 
 /// Rooms in one answer. Its receipt is a few hundred kilobytes then, and a core has gathered them within one turn.
 pub const ROOMS_MAX: usize = 1000;
 /// And without a limit of the publisher's own.
 const ROOMS_DEFAULT: usize = 100;
+/// Rooms in an answer to what gets most: no more than one core's sketch holds.
+pub const TOP_MAX: usize = 100;
+const TOP_DEFAULT: usize = 10;
 
 /// What a publisher wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +36,13 @@ pub enum Query {
     Room(RoomName),
     /// One socket, by its id as it was written.
     Socket(Box<str>),
+    /// The rooms of all namespaces that get most.
+    Top {
+        /// Of what.
+        by: Measure,
+        /// As many as that, from 1 to [`TOP_MAX`].
+        limit: usize,
+    },
 }
 
 /// What one core has.
@@ -100,15 +111,43 @@ pub struct SocketFacts {
     pub room_count: usize,
 }
 
+/// What one core knows of the rooms that get most on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopFacts {
+    /// Every room that may be among the first, in no order.
+    pub rooms: Vec<TopRoom>,
+    /// What any other room has at most.
+    pub others_max: u64,
+    /// The time that all counts are about, in milliseconds.
+    pub covers_ms: u64,
+}
+
+/// A room that may be among the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopRoom {
+    /// Its namespace's name.
+    pub namespace: Box<str>,
+    /// Its name, empty for all sockets of the namespace.
+    pub room: RoomName,
+    /// What it has at most.
+    pub count: u64,
+    /// By how much that may be too high.
+    pub error: u64,
+}
+
 /// The rest of a query's line.
 pub(super) fn read(op: &str, fields: &Fields<'_>, limits: &Limits) -> Result<Query, Refusal> {
     let allowed: &[&str] = match op {
         "rooms" => &["prefix", "limit", "after"],
         "room" => &["room"],
         "socket" => &["sid"],
+        "top" => &["by", "limit"],
         _ => &[],
     };
     only(op, fields, allowed)?;
+    if op == "top" && fields.ns.is_some() {
+        return refuse("key", "\"ns\" does not belong to \"op\":\"top\", which tells of all namespaces; leave it out");
+    }
     if fields.id.is_none() {
         return refuse("id", format!("\"op\":\"{op}\" needs an \"id\": the answer is the line's receipt"));
     }
@@ -118,8 +157,13 @@ pub(super) fn read(op: &str, fields: &Fields<'_>, limits: &Limits) -> Result<Que
                 Ok(value.map(|value| string("query", key, value)).transpose()?.unwrap_or_default().into())
             };
             let (prefix, after) = (text("prefix", fields.prefix)?, text("after", fields.after)?);
-            let limit = fields.limit.map_or(Ok(ROOMS_DEFAULT), read_limit)?;
+            let limit = fields.limit.map_or(Ok(ROOMS_DEFAULT), |limit| read_limit(limit, ROOMS_MAX))?;
             Ok(Query::Rooms { prefix, after, limit })
+        }
+        "top" => {
+            let by = fields.by.map_or(Ok(Measure::Deliveries), read_measure)?;
+            let limit = fields.limit.map_or(Ok(TOP_DEFAULT), |limit| read_limit(limit, TOP_MAX))?;
+            Ok(Query::Top { by, limit })
         }
         "room" => match fields.room {
             Some(room) => Ok(Query::Room(room_name("\"room\"", room, limits)?)),
@@ -133,11 +177,21 @@ pub(super) fn read(op: &str, fields: &Fields<'_>, limits: &Limits) -> Result<Que
     }
 }
 
-fn read_limit(text: &str) -> Result<usize, Refusal> {
+fn read_limit(text: &str, max: usize) -> Result<usize, Refusal> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse().ok().filter(|limit| digits && (1..=ROOMS_MAX).contains(limit)) {
+    match text.parse().ok().filter(|limit| digits && (1..=max).contains(limit)) {
         Some(limit) => Ok(limit),
-        None => refuse("query", format!("\"limit\" must be an integer from 1 to {ROOMS_MAX}, not {}", excerpt(text))),
+        None => refuse("query", format!("\"limit\" must be an integer from 1 to {max}, not {}", excerpt(text))),
+    }
+}
+
+fn read_measure(text: &str) -> Result<Measure, Refusal> {
+    match Measure::ALL.into_iter().find(|measure| json::spells(text, measure.name())) {
+        Some(measure) => Ok(measure),
+        None => {
+            let known = Measure::ALL.map(|measure| quoted(measure.name())).join(", ");
+            refuse("query", format!("\"by\" must be one of {known}, not {}", excerpt(text)))
+        }
     }
 }
 
@@ -285,6 +339,26 @@ pub fn write_socket(out: &mut Vec<u8>, id: &str, namespace: &str, socket: Option
     out.extend_from_slice(b"]}}\n");
 }
 
+/// Appends the answer to [`Query::Top`]: the rooms in their order, over `covers_ms` milliseconds.
+pub fn write_top(out: &mut Vec<u8>, id: &str, by: Measure, covers_ms: u64, rooms: &[TopRoom]) {
+    begin(out, id);
+    let seconds = covers_ms.max(1) as f64 / 1000.0;
+    put(out, format_args!("\"by\":\"{}\",\"seconds\":{seconds:.3},\"rooms\":[", by.name()));
+    for (index, TopRoom { namespace, room, count, error }) in rooms.iter().enumerate() {
+        out.extend_from_slice(if index > 0 { b",{\"ns\":" } else { b"{\"ns\":" });
+        json::escape_into(out, namespace);
+        out.extend_from_slice(b",\"room\":");
+        if room.is_whole_namespace() {
+            out.extend_from_slice(b"null");
+        } else {
+            json::escape_into(out, room.as_str());
+        }
+        let per_second = *count as f64 / seconds;
+        put(out, format_args!(",\"count\":{count},\"error\":{error},\"per_second\":{per_second:.2}}}"));
+    }
+    out.extend_from_slice(b"]}\n");
+}
+
 fn begin(out: &mut Vec<u8>, id: &str) {
     put(out, format_args!("{{\"id\":{id},\"ok\":true,"));
 }
@@ -353,6 +427,21 @@ mod tests {
         );
         let none = written(|out| write_socket(out, "3", "/a", None));
         assert_eq!(none, "{\"id\":3,\"ok\":true,\"socket\":null}\n");
+        let top = |namespace: &str, room, count, error| TopRoom { namespace: namespace.into(), room, count, error };
+        let rooms = [top("/a\"", RoomName::new("b\"", 9).unwrap(), 25, 5), top("/", RoomName::whole_namespace(), 3, 0)];
+        for (rooms, told) in [
+            (
+                &rooms[..],
+                "{\"ns\":\"/a\\\"\",\"room\":\"b\\\"\",\"count\":25,\"error\":5,\"per_second\":2.50},\
+                 {\"ns\":\"/\",\"room\":null,\"count\":3,\"error\":0,\"per_second\":0.30}",
+            ),
+            (&[], ""),
+        ] {
+            assert_eq!(
+                written(|out| write_top(out, "5", Measure::Lag, 10_000, rooms)),
+                format!("{{\"id\":5,\"ok\":true,\"by\":\"lag\",\"seconds\":10.000,\"rooms\":[{told}]}}\n")
+            );
+        }
         let one = CoreStats { connections: 1, sockets: 3, sockets_of_namespace: 2, events: 9, ..CoreStats::default() };
         let core = |connections, sockets, events| {
             format!(

@@ -44,7 +44,11 @@ impl Outboxes {
             State::Open => self.begin_to_lag(slot),
             State::Lagging => {}
         }
-        if let Fate::Conflatable(_, mark) = self.frames[shared.index as usize].fate {
+        let fate = self.frames[shared.index as usize].fate;
+        if fate != Fate::Answer {
+            self.lag += u64::from(shared.bytes);
+        }
+        if let Fate::Conflatable(_, mark) = fate {
             self.supersede(slot, mark);
         }
         while self.boxes[slot as usize].has_no_room(shared, bytes_max) {

@@ -10,6 +10,7 @@ use roomcast::base::ids::{SlotRef, SocketId};
 use roomcast::proto::engineio::{self, Refusal, SEPARATOR};
 use roomcast::proto::{json, ws};
 use roomcast::session::Kind;
+use roomcast::session::outbox::Taken;
 use roomcast::shard::{
     Action, CLIENT_LEFT, Closing, Flow, Handshake, OVER_BUDGET, PROTOCOL_ERROR, Posted, Probed, SLOW_CONSUMER, Shard,
     UPGRADE_FAILED, UPGRADE_TIMEOUT,
@@ -21,6 +22,8 @@ use std::net::{IpAddr, Ipv4Addr};
 const FIRST_SLOT: u32 = 1 << 24;
 const CLOSE_MS_MAX: u64 = 3_000;
 const CLOSED_MS_MAX: u64 = 1_000;
+/// What one send joins: few enough bytes that a busy session takes several.
+const SEND_BYTES_MAX: u32 = 400;
 /// The kernel takes only a part of what waits for a WebSocket, one time in this many.
 const PARTIAL_ONE_IN: usize = 8;
 /// Packets of a POST that are handled in one go.
@@ -765,13 +768,25 @@ impl Net {
 
     fn send(&mut self, shards: &mut [Shard], at: SlotRef, session: SlotRef) {
         let outboxes = &mut shards[self.conns[index(at)].core].outboxes;
-        let mut bytes: Vec<u8> = outboxes.waiting(session.slot).flat_map(|(_, bytes)| bytes.to_vec()).collect();
+        let mut frames = Vec::new();
+        // As the flush does: what lags stays where it is until it is sent.
+        let taken = outboxes.take(session.slot, SEND_BYTES_MAX, &mut frames);
+        let mut bytes: Vec<u8> = match taken {
+            Some(Taken { skip, .. }) => {
+                let bytes = frames.iter().flat_map(|&frame| outboxes.frame(frame).to_vec());
+                bytes.skip(skip as usize).collect()
+            }
+            None => outboxes.waiting(session.slot).flat_map(|(_, bytes)| bytes.to_vec()).collect(),
+        };
         if self.random.chance(PARTIAL_ONE_IN) {
             bytes.truncate(self.random.below(bytes.len()));
             outboxes.block(session.slot);
             self.conns[index(at)].full = true;
         }
-        outboxes.advance(session.slot, bytes.len());
+        match taken {
+            Some(taken) => outboxes.settle(session.slot, taken, &frames, bytes.len()),
+            None => outboxes.advance(session.slot, bytes.len()),
+        };
         let waits = !outboxes.is_empty(session.slot);
         let sid = self.lives.of(self.conns[index(at)].core, session).sid;
         self.reads.push((sid, bytes.len(), !waits));
