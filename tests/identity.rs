@@ -242,23 +242,23 @@ fn keys_are_read_again_while_clients_stay(cores: usize) {
 
     keys.write("secret", "another secret of tests, 32 byte");
     assert_eq!([is_taken(&old), is_taken(&new)], [true, false], "nobody has said so");
-    reload("the keys were read again", 1);
+    reload("the config was reloaded", 1);
     assert_eq!([is_taken(&old), is_taken(&new)], [false, true]);
 
     // All or nothing: a good file beside a bad one is not taken either.
     for (number, bad) in ["{", "[]", r#"{"keys":[{"kty":"new"}]}"#].into_iter().enumerate() {
         keys.write("secret", SECRET);
         keys.write("jwks.json", bad);
-        reload("the former keys stay", number + 1);
+        reload("the former one stays", number + 1);
         assert_eq!([is_taken(&old), is_taken(&new)], [false, true], "{bad}");
     }
     fs::remove_file(keys.0.path("jwks.json")).unwrap();
-    reload("the former keys stay", 4);
+    reload("the former one stays", 4);
     assert!(server.log().contains("jwks.json cannot be read: No such file"), "{}", server.log());
     assert_eq!([is_taken(&old), is_taken(&new)], [false, true]);
 
     keys.write("jwks.json", &format!(r#"{{"keys":[{}]}}"#, ed25519_jwk()));
-    reload("the keys were read again", 2);
+    reload("the config was reloaded", 2);
     assert_eq!([is_taken(&old), is_taken(&new)], [true, false]);
     // It was there all the time, by a key that came and went.
     assert_eq!(client.ask(r#"{"type":"who"}"#), welcome(r#""sub":"a""#));

@@ -51,7 +51,7 @@ fn start() -> Running {
         budget: Budget::new(1, 0),
         inboxes: Arc::new(inboxes::Budget::new(1, 0)),
         admission: Admission::new(Default::default()),
-        identity: net::Published::new(None),
+        settings: net::Published::new(net::Step::Start),
     });
     let loopback = "127.0.0.1:0".parse().unwrap();
     let client_listener = listener::bind(loopback, 1).unwrap().remove(0);
@@ -99,6 +99,7 @@ fn start() -> Running {
             options: net::Options {
                 endpoints: vec![net::Endpoint { path: "/ws".into(), kind, message_bytes_max: 10_000 }],
                 http_head_bytes_max: 8192,
+                accepts_per_turn: 16,
                 handshake_ms_max: 60_000,
                 request_body_ms_max: 60_000,
                 keep_alive_ms: 60_000,
@@ -106,6 +107,7 @@ fn start() -> Running {
                 trusted_proxies: TrustedProxies::default(),
                 outbox_bytes_max: 1 << 20,
                 drain_ms_max: 5_000,
+                drain_clients_per_s: 0,
             },
             shard,
             desk: Desk::new(ingest, vec![false]),

@@ -30,6 +30,7 @@ const SITES: &[(&str, &str, &str)] = &[
     ("net/", r#"finish\(at, ("[^"]+")\)"#, CLOSES_OF_ANY),
     ("net/http.rs", r#"if http\.served \{ "" \} else \{ ("[^"]+") \}"#, CLOSES),
     ("net/http.rs", r#"if self\.served [^{]*\{ "" \} else \{ ("[^"]+") \}"#, CLOSES),
+    ("net/admit.rs", r#"\blabel: ("\w+")"#, HTTP_REFUSED),
     ("net/core.rs", r#"(?s)let label = match progress \{(.*?)\};"#, PUBLISHER_CLOSES),
     ("net/mod.rs", r"(?s)fn error_label.*?match [^{]*\{(.*?)\n    \}", "roomcast_socket_errors_total"),
     ("net/admit.rs", r#"\blabel: ("\w+")"#, HTTP_REFUSED),

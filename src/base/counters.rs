@@ -138,6 +138,8 @@ pub const BY_RANK: [(&str, &str); Measure::COUNT] = [
 
 counters! {
     count accepted "roomcast_connections_accepted_total" "TCP connections accepted, clients and publishers.";
+    count accepts_paced "roomcast_accepts_paced_total" "Turns that left connections in the backlog for the next ones.";
+    gauge connections_unheard "roomcast_connections_unheard" "Client connections now that have not sent a request yet.";
     gauge connections "roomcast_connections" "Client TCP connections open now.";
     gauge publishers "roomcast_publishers" "Publisher TCP connections open now.";
     gauge sessions_socket_io "roomcast_sessions_socket_io" "Engine.IO sessions open now.";

@@ -54,6 +54,18 @@ impl Rate {
         Rate { burst: self.burst.saturating_mul(count).min(SHORT_BURST_MAX), ..self }
     }
 
+    /// The rate as a number other than 0, for memory that cores share.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.per_s) << 32 | u64::from(self.burst)
+    }
+
+    /// What [`Rate::to_bits`] has made; `None` for 0.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Option<Rate> {
+        (bits > 0).then_some(Rate { per_s: (bits >> 32) as u32, burst: bits as u32 })
+    }
+
     /// Takes one. What is returned is to be remembered instead of `full_at`.
     ///
     /// # Errors
@@ -108,6 +120,8 @@ mod tests {
     #[test]
     fn a_burst_then_the_rate() {
         assert_eq!(Rate::new(0, 7), None);
+        assert_eq!(Rate::from_bits(0), None);
+        assert_eq!(Rate::from_bits(rate(5, 7).to_bits()), Some(rate(5, 7)));
         assert_eq!((rate(5, 0).burst, rate(10_000, 1).burst), (5, 10), "a second's worth; a millisecond's worth");
         // (rate, burst, [(milliseconds, what became of one)])
         for (per_s, burst, steps) in [

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use args::{Arguments, Command, Demo, Serve};
 
 use crate::config::Config;
+use crate::server::reload::Reread;
 use crate::{demo, server};
 
 /// The command line or the environment makes no sense.
@@ -46,9 +47,10 @@ fn run(command: Command) -> Result<(), String> {
         Command::Serve(serve) => {
             // The server logs from many threads.
             drop((out, err));
-            let config = configured(&serve)?;
-            let is_development = config.is_development();
-            server::run(config, serve.ports_file, is_development)
+            let (config, ports_file) = (configured(&serve)?, serve.ports_file.clone());
+            // Flags and variables stand over the file whenever it is read.
+            let reread = serve.config.is_some().then(|| Box::new(move || configured(&serve)) as Reread);
+            server::run(config, reread, ports_file)
         }
         Command::Demo(Demo { listen, ingest, admin, page, cores, speed, ports_file, log }) => {
             drop((out, err));

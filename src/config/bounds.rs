@@ -52,6 +52,7 @@ const fn limit(key: &'static str, max: u64, zero: &'static str, get: fn(&Config)
 }
 
 const NONE: &str = "none";
+const DRAIN_THIRD: &str = "as many as are done in a third of server.drain_ms_max";
 const ONE_SECONDS: &str = "as many as come in one second";
 
 /// All of them, in the order of the reference.
@@ -60,6 +61,8 @@ pub(crate) const NUMBERS: &[Number] = &[
     number("server.cores", 0, CORES_MAX as u64, |c| c.server.cores as u64),
     // 0 closes at once. Service managers kill long before an hour is over.
     number("server.drain_ms_max", 0, HOUR_MS, |c| c.server.drain_ms_max),
+    // Faster than clients can come back anywhere.
+    limit("server.drain_clients_per_s", RATE_MAX, DRAIN_THIRD, |c| c.server.drain_clients_per_s.into()),
     // 0 leaves it to the browser, 5 s. None remembers an answer for more than a day.
     number("cors.max_age_s", 0, DAY_MS / 1000, |c| u64::from(c.cors.max_age_s)),
     // Clocks that differ by more than an hour are wrong, and a token that is over must be over some day.
@@ -81,6 +84,8 @@ pub(crate) const NUMBERS: &[Number] = &[
     number("limits.attachments_max", 0, 10_000, |c| c.limits.attachments_max as u64),
     // Below 1 KiB a browser's own headers do not fit; above 64 KiB a head is an attack.
     number("limits.http_head_bytes_max", KIB, 64 * KIB, |c| c.limits.http_head_bytes_max as u64),
+    // Nobody would come in; a whole backlog of the kernel's usual length.
+    number("limits.accepts_per_turn", 1, 4096, |c| c.limits.accepts_per_turn as u64),
     number("limits.handshake_ms_max", SHORTEST_MS, 10 * 60_000, |c| c.limits.handshake_ms_max),
     // A message of the largest size over a slow line takes minutes; who takes an hour for a body is not sending one.
     number("limits.request_body_ms_max", SHORTEST_MS, HOUR_MS, |c| c.limits.request_body_ms_max),

@@ -3,6 +3,7 @@
 
 mod auth;
 mod bounds;
+mod changes;
 mod classes;
 mod document;
 mod door;
@@ -19,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use auth::{Auth, AuthKey};
 pub(crate) use bounds::NUMBERS;
+pub use changes::{Effect, Update};
 pub use document::ConfigError;
 use document::{Document, path};
 pub use door::{Alias, AliasKind, read_token};
@@ -105,6 +107,8 @@ pub struct Server {
     pub cores: usize,
     /// From the signal to stop until all connections are closed.
     pub drain_ms_max: u64,
+    /// Clients to send away in a second then; 0: as many as are done in a third of that time.
+    pub drain_clients_per_s: u32,
     /// True: clients may reach the server from elsewhere although it does not authenticate them.
     pub public: bool,
     /// Addresses and networks of proxies whose `X-Forwarded-For` counts.
@@ -192,6 +196,8 @@ pub struct Limits {
     pub attachments_max: usize,
     /// Longest HTTP request head.
     pub http_head_bytes_max: usize,
+    /// Clients that a core accepts in one turn of its loop.
+    pub accepts_per_turn: usize,
     /// From accept to the end of the WebSocket handshake.
     pub handshake_ms_max: u64,
     /// From the end of a request's head to the end of its body.
@@ -293,7 +299,8 @@ impl Default for Server {
     fn default() -> Server {
         let trusted_proxies = Vec::new();
         let (listen, steer) = (loopback(3000), Steer::default());
-        Server { listen, cores: 0, drain_ms_max: 10_000, public: false, trusted_proxies, steer }
+        let (drain_ms_max, drain_clients_per_s) = (10_000, 0);
+        Server { listen, cores: 0, drain_ms_max, drain_clients_per_s, public: false, trusted_proxies, steer }
     }
 }
 
@@ -334,6 +341,7 @@ impl Default for Limits {
             packet_bytes_max: of_session.packet_bytes_max,
             attachments_max: of_session.attachments_max,
             http_head_bytes_max: 8192,
+            accepts_per_turn: 16,
             handshake_ms_max: 10_000,
             request_body_ms_max: 30_000,
             keep_alive_ms: 75_000,
@@ -552,6 +560,7 @@ impl Config {
         net::Options {
             endpoints: self.endpoints.iter().map(compile).collect(),
             http_head_bytes_max: self.limits.http_head_bytes_max,
+            accepts_per_turn: self.limits.accepts_per_turn,
             handshake_ms_max: self.limits.handshake_ms_max,
             request_body_ms_max: self.limits.request_body_ms_max,
             keep_alive_ms: self.limits.keep_alive_ms,
@@ -559,6 +568,7 @@ impl Config {
             trusted_proxies: self.trusted_proxies.clone(),
             outbox_bytes_max: self.limits.outbox_bytes_max,
             drain_ms_max: self.server.drain_ms_max,
+            drain_clients_per_s: self.server.drain_clients_per_s,
         }
     }
 
@@ -862,7 +872,7 @@ mod tests {
             (
                 "[server]\ncolour = 1",
                 "2:1: server.colour: there is no such key; the keys here are listen, cores, drain_ms_max, \
-                 public, trusted_proxies, steer",
+                 drain_clients_per_s, public, trusted_proxies, steer",
             ),
             ("log = 3", "1:7: log = 3: must be a table of keys"),
             ("[server]\ncores = 1\ncores = 2", "3:1: cores is set twice; remove one of them"),

@@ -74,7 +74,7 @@ pub fn run(options: Options) -> Result<(), String> {
     let config = config(&options, page);
     // Dropped when the server has ended.
     let (_running, stop) = mpsc::channel();
-    server::run_and(config, false, move |addresses| {
+    server::run_and(config, None, move |addresses| {
         let Addresses { listen, ingest, admin } = addresses;
         let pages = pages::Pages::new(plan(addresses, speed, &program), listen);
         start("demo-pages", move || pages.serve(&listener))?;

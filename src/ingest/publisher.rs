@@ -73,13 +73,13 @@ impl Desk {
     /// `flat` tells for each namespace whether an endpoint shows its events as flat objects.
     #[must_use]
     pub fn new(options: Options, flat: Vec<bool>) -> Desk {
-        let limits = line::Limits {
-            room_name_bytes_max: options.room_name_bytes_max,
-            rooms_max: options.rooms_per_line_max,
-            ack_timeout_ms_max: options.ack_timeout_ms_max,
-            ..line::Limits::default()
-        };
-        Desk { options, parser: Parser::default(), limits, flat, token: None }
+        Desk { options, parser: Parser::default(), limits: limits(&options), flat, token: None }
+    }
+
+    /// From here on all this holds. Whoever has said the former token need not say the new one.
+    pub fn change(&mut self, options: Options, flat: Vec<bool>, token: Option<Secret>) {
+        self.limits = limits(&options);
+        (self.options, self.flat, self.token) = (options, flat, token);
     }
 
     /// Wants this token from publishers that come in over the network.
@@ -92,6 +92,15 @@ impl Desk {
     #[must_use]
     pub fn stranger(&self) -> Publisher {
         Publisher { locked: self.token.is_some(), ..Publisher::default() }
+    }
+}
+
+fn limits(options: &Options) -> line::Limits {
+    line::Limits {
+        room_name_bytes_max: options.room_name_bytes_max,
+        rooms_max: options.rooms_per_line_max,
+        ack_timeout_ms_max: options.ack_timeout_ms_max,
+        ..line::Limits::default()
     }
 }
 
@@ -108,6 +117,10 @@ pub struct Publisher {
     ended: bool,
     /// True once no more is taken from the publisher: a line that is not whole is dropped.
     stopped: bool,
+    /// True once the beginning of a line was dropped, which counts among `lines`.
+    cut: bool,
+    /// True while it is to be told that no more is taken from it.
+    owes_notice: bool,
     /// True until it has said the token.
     locked: bool,
     /// Set once it is sent away, to the reason's label.
@@ -197,10 +210,12 @@ impl Publisher {
         self.ended = true;
     }
 
-    /// No more is taken from the publisher: whole lines that are here are still handled.
-    pub fn stop(&mut self) {
+    /// No more is taken from the publisher, as the process ends: whole lines that are here are still handled. If
+    /// `tell`, it gets to know which lines were not, behind all other answers.
+    pub fn stop(&mut self, tell: bool) {
         self.ended = true;
         self.stopped = true;
+        self.owes_notice = tell && !self.locked;
     }
 
     /// Answers to be sent. The driver removes what it got rid of.
@@ -334,15 +349,21 @@ impl Publisher {
             let rest = &buffer[at..];
             let (line, bytes) = match line::split_line(rest, 0) {
                 Some(found) => found,
-                None if self.stopped && !rest.is_empty() => (&rest[..0], rest.len()),
+                None if self.stopped && !rest.is_empty() => {
+                    self.cut = true;
+                    (&rest[..0], rest.len())
+                }
                 None if self.ended && !rest.is_empty() => (rest, rest.len()),
                 None => {
-                    if self.skipping || rest.len() > self.line_bytes_max(desk) {
+                    if !rest.is_empty() && (self.skipping || rest.len() > self.line_bytes_max(desk)) {
                         self.skip(rest, desk, shard);
                         return (buffer.len(), self.refused.map_or(Progress::Hungry, Progress::Refused));
                     }
                     let waits = !self.unanswered.is_empty() || !self.asking.is_empty() || !self.finding.is_empty();
                     let done = self.ended && !waits;
+                    if done && std::mem::take(&mut self.owes_notice) {
+                        line::write_draining(&mut self.outbox, self.lines + u64::from(!self.cut));
+                    }
                     return (at, if done { Progress::Done } else { Progress::Hungry });
                 }
             };

@@ -12,6 +12,8 @@ use std::net::{IpAddr, Shutdown, TcpStream};
 
 /// When a client whose address has too many connections may try again: nobody knows when one of them ends.
 const CONNECTIONS_RETRY_S: u64 = 5;
+/// When a client that comes while the server drains may try again, at most.
+const DRAINING_RETRY_S_MAX: u64 = 5;
 /// Connections turned away that a core waits for at a time, so that they read why. Beyond, they are closed at once:
 /// their descriptors are for those who may come in.
 const TURNED_AWAY_MAX: usize = 256;
@@ -105,6 +107,12 @@ impl Core {
 }
 
 impl Denied {
+    /// The server stops. Another one, or the next one, may be asked in a few seconds; not by all in the same one.
+    pub(super) fn draining(random: u64) -> Denied {
+        let retry_s = 1 + random % DRAINING_RETRY_S_MAX;
+        Denied { status: 503, label: "draining", sentence: "The server is stopping", retry_s }
+    }
+
     fn respond(self, raw_headers: &str, give: impl FnOnce(&Response<'_>)) {
         let Denied { status, sentence, retry_s, .. } = self;
         let body = format!("{sentence}; try again in {retry_s} s.\n");

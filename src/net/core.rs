@@ -2,12 +2,14 @@
 //! others; the loop sleeps only when there is nothing left to do.
 
 use super::conn::{Conn, Role};
+use super::drain::{Drain, DrainProgress};
 use super::flush::JOIN_BYTES_MAX;
 use super::http::{HandOver, Http};
 use super::order::{Horizons, Parking};
 use super::published::Published;
 use super::pulse::Pulses;
 use super::ring::{Completion, Ring, SENDS_MAX};
+use super::settings::Step;
 use super::wake::Bells;
 use super::{Options, sys};
 use crate::base::clock::{Micros, Millis};
@@ -19,9 +21,8 @@ use crate::ingest::publisher::{Desk, Progress, Publisher};
 use crate::mesh::Plane;
 use crate::session::admission::Admission;
 use crate::session::budget::Budget;
-use crate::session::identity::Identity;
 use crate::session::inboxes::{self, Inboxes};
-use crate::shard::{Action, Closing, GOING_AWAY, OVER_BUDGET, SLOW_CONSUMER, Shard};
+use crate::shard::{Action, Closing, OVER_BUDGET, SLOW_CONSUMER, Shard};
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -34,7 +35,7 @@ use std::time::Duration;
 
 /// Connections read per turn: 128 reads of 1 µs and their handling are the turn's share of 500 µs.
 const READS_PER_TURN: usize = 128;
-/// And they end when this is over: rules may make a message dear.
+/// And they end, as do those of connections that are new, when this is over: rules may make a message dear.
 const READ_TIME_MAX: Duration = Duration::from_micros(250);
 /// One read's buffer, shared by all connections of the core: a burst of 300 lines of 200 bytes, as much as the default
 /// receive buffer of a loopback connection delivers at once.
@@ -52,22 +53,25 @@ const SPIN: Duration = Duration::from_micros(30);
 const CLOSE_MS_MAX: u64 = 3_000;
 /// A peer that has been sent everything, and the end, is waited for this long.
 const LINGER_MS_MAX: u64 = 1_000;
+/// Publishers accepted per turn, on each of their listeners: they are few, and each is worth many clients.
+const PUBLISHERS_PER_TURN: usize = 64;
+/// While clients that are in are not all heard in a turn, only one in so many of `accepts_per_turn` comes in: what a
+/// new client says next must find room in the turns as well.
+const ACCEPTS_DIVISOR: usize = 4;
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE_MS: u64 = 100;
 /// Arrivals are noted until nobody has polled for this long: turning that on and off costs the kernel more than it.
 const STAMPING_MS: u64 = 60_000;
-/// While draining, clients are closed in steps of this length.
-const DRAIN_STEP_MS: u64 = 20;
 
-const CLIENTS: u32 = 0;
+pub(super) const CLIENTS: u32 = 0;
 const PUBLISHERS: u32 = 1;
 /// Publishers of this host, by their Unix socket: one core listens, and deals them out.
 const NEIGHBOURS: u32 = 2;
-const LISTENERS: [u32; 3] = [CLIENTS, PUBLISHERS, NEIGHBOURS];
+pub(super) const LISTENERS: [u32; 3] = [CLIENTS, PUBLISHERS, NEIGHBOURS];
 /// Timer keys beyond all slots: the core's own deadlines.
 const ACCEPT_AGAIN: SlotRef = SlotRef { slot: u32::MAX, generation: 0 };
-const DRAIN_STEP: SlotRef = SlotRef { slot: u32::MAX, generation: 1 };
-const DRAIN_END: SlotRef = SlotRef { slot: u32::MAX, generation: 2 };
+pub(super) const DRAIN_STEP: SlotRef = SlotRef { slot: u32::MAX, generation: 1 };
+pub(super) const DRAIN_END: SlotRef = SlotRef { slot: u32::MAX, generation: 2 };
 
 /// What the cores of a process share.
 #[derive(Debug)]
@@ -88,33 +92,12 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// How many cores have sessions that poll: while there are any, connections note when their bytes came in.
     pub polling: AtomicUsize,
-    /// How clients are identified; it may change while they are connected.
-    pub identity: Published<Option<Arc<Identity>>>,
+    /// What has changed since the cores were made.
+    pub settings: Published<Step>,
     /// What the cores' outboxes take, and may take.
     pub budget: Budget,
     /// What the cores' clients have sent and is not handled, and how much that may be.
     pub inboxes: Arc<inboxes::Budget>,
-}
-
-/// How many cores have not got past each stage of the drain yet. The stages keep the promise that whatever a publisher
-/// has handed over reaches the clients before these are sent away.
-#[derive(Debug)]
-pub struct DrainProgress {
-    /// Cores that still handle publishers' lines.
-    publishing: AtomicUsize,
-    /// Cores that may still have to order events.
-    ordering: AtomicUsize,
-    /// Cores that still have connections. A core goes on until there is none: others may need the rooms that it owns.
-    open: AtomicUsize,
-}
-
-impl DrainProgress {
-    /// No core has begun.
-    #[must_use]
-    pub fn new(cores: usize) -> DrainProgress {
-        let all = || AtomicUsize::new(cores);
-        DrainProgress { publishing: all(), ordering: all(), open: all() }
-    }
 }
 
 /// What a core is made of.
@@ -158,22 +141,31 @@ pub struct Core {
     pub(super) desk: Desk,
     /// `None` once the core drains: what would wait in the backlog goes elsewhere.
     listeners: [Option<TcpListener>; LISTENERS.len()],
-    /// True for each listener that accepts.
-    accepting: [bool; LISTENERS.len()],
+    /// True for each listener while the kernel reports what comes in there.
+    pub(super) watched: [bool; LISTENERS.len()],
+    /// True for each listener where connections may wait.
+    knocked: [bool; LISTENERS.len()],
+    /// True until [`ACCEPT_AGAIN`]: there is nothing to hold connections with.
+    accept_paused: bool,
     /// True if other cores accept from the clients' listener as well.
-    shares_clients: bool,
+    pub(super) shares_clients: bool,
     /// True from the first turn that has seen the signal to stop.
     leaving: bool,
     /// The core that gets the next publisher of this host.
     next_neighbour: usize,
     /// The HTTP API's connection, while it is open. It is not counted among publishers.
-    api: Option<SlotRef>,
+    pub(super) api: Option<SlotRef>,
     pub(super) shared: Arc<Shared>,
     publish_counters: Box<dyn FnMut(&mut Shard)>,
     pub(super) ring: Ring,
     pub(super) conns: Slab<Conn>,
     /// Connections that can be read.
     readable: VecDeque<SlotRef>,
+    /// Those that can be read and have not sent a request yet: they have turns of their own, so that nobody who is in
+    /// waits for all who want to come in.
+    arrivals: VecDeque<SlotRef>,
+    /// True if there was more to read than the last turn could.
+    behind: bool,
     /// Publishers with lines that wait for the next turn.
     loaded: VecDeque<SlotRef>,
     /// Publishers with lines that wait for space in the rings or for an answer.
@@ -184,8 +176,9 @@ pub struct Core {
     pub(super) handovers: Plane<HandOver>,
     /// Requests that wait for what came before them on other cores.
     pub(super) parking: Parking,
-    /// The time that the core's horizon moves to when so many more connections have been read.
-    mark: Option<(u64, usize)>,
+    /// The time that the core's horizon moves to when so many more connections, and so many more arrivals, have been
+    /// read.
+    mark: Option<(u64, usize, usize)>,
     /// Whatever came in on this core before this has been read. Nanoseconds on the cores' clock.
     pub(super) settled: u64,
     /// Connections of clients that have not said anything yet.
@@ -209,39 +202,12 @@ pub struct Core {
     fired: Vec<SlotRef>,
     pub(super) drain: Option<Drain>,
     counted: Millis,
-    /// The version of the shard's identity.
-    identity: u64,
+    /// The version of the settings that hold here.
+    pub(super) settings: u64,
     /// When the core looked at the budget of outboxes.
     budgeted: Millis,
     /// When the turn before began, if it did something: the next one's beginning is its end.
     busy_since: Option<u64>,
-}
-
-/// The end of a core.
-#[derive(Debug)]
-pub(super) struct Drain {
-    stage: Stage,
-    /// Clients are sent away from here on, whatever is left to be done for them.
-    clients_at: Millis,
-    /// Clients to be closed in each step.
-    per_step: usize,
-    /// Where in the table of connections the next step begins.
-    next: u32,
-    /// True once the core has told the others that it has no connections.
-    reported: bool,
-}
-
-/// What a draining core waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Its publishers' whole lines are handled and answered.
-    Publishing,
-    /// All cores have got there, and what they published is ordered.
-    Ordering,
-    /// All cores have got there, and what they ordered is delivered and sent.
-    Delivering,
-    /// Clients are closed, step by step.
-    Closing,
 }
 
 impl Core {
@@ -263,12 +229,18 @@ impl Core {
             publish_counters,
         } = setup;
         let ring = Ring::new(shared.bells.eventfd(shard.core())?)?;
+        // Whoever made them: the core must not wait in an accept.
+        for listener in [Some(&clients), Some(&publishers), extra.neighbours.as_ref()].into_iter().flatten() {
+            listener.set_nonblocking(true)?;
+        }
         let mut core = Core {
             options,
             shard,
             desk,
             listeners: [Some(clients), Some(publishers), extra.neighbours],
-            accepting: [false; LISTENERS.len()],
+            watched: [false; LISTENERS.len()],
+            knocked: [false; LISTENERS.len()],
+            accept_paused: false,
             shares_clients,
             leaving: false,
             next_neighbour: 0,
@@ -278,6 +250,8 @@ impl Core {
             ring,
             conns: Slab::new(),
             readable: VecDeque::new(),
+            arrivals: VecDeque::new(),
+            behind: false,
             loaded: VecDeque::new(),
             held_up: Vec::new(),
             requests: VecDeque::new(),
@@ -299,7 +273,7 @@ impl Core {
             fired: Vec::new(),
             drain: None,
             counted: Millis(0),
-            identity: 0,
+            settings: 0,
             budgeted: Millis(0),
             busy_since: None,
         };
@@ -309,7 +283,7 @@ impl Core {
         if let [Some(clients), ..] = &core.listeners {
             core.shared.horizons.listens(core.shard.core(), clients.as_raw_fd());
         }
-        core.accept_all();
+        core.watch_listeners();
         core.api = extra.api.map(|stream| core.take_publisher(stream, Publisher::new()));
         Ok(core)
     }
@@ -390,9 +364,10 @@ impl Core {
         for completion in completions.drain(..) {
             self.complete(completion);
         }
-        let unread = self.readable.len();
-        if !self.leaves_a_backlog() {
-            self.mark.get_or_insert((began, unread));
+        worked |= self.accept_some();
+        // What waits in the backlog may have come in before.
+        if !self.has_backlog() && !self.leaves_a_backlog() {
+            self.mark.get_or_insert((began, self.readable.len(), self.arrivals.len()));
         }
         // Sends report what else happened into the list that a turn takes; it must not lose its memory.
         if self.completions.is_empty() {
@@ -401,15 +376,13 @@ impl Core {
         if self.leaving && self.drain.is_none() {
             self.begin_drain();
         }
-        if let Some(identity) = self.shared.identity.newer_than(&mut self.identity) {
-            self.shard.set_identity((*identity).clone());
-        }
+        self.take_settings();
         self.fire_timers();
         self.shard.advance(self.now);
         worked |= self.act();
         self.drain_on();
         worked |= self.read_some();
-        if let Some((until, 0)) = self.mark {
+        if let Some((until, 0, 0)) = self.mark {
             self.settled = until;
         }
         self.handovers.flush();
@@ -442,7 +415,7 @@ impl Core {
         self.shard.port.take_touched(&mut wake);
         self.handovers.take_touched(&mut wake);
         // What came before the mark has been read, and what belongs to other cores is in their rings.
-        if let Some((until, 0)) = self.mark
+        if let Some((until, 0, 0)) = self.mark
             && !self.handovers.is_blocked()
         {
             self.mark = None;
@@ -451,9 +424,9 @@ impl Core {
         if self.now.since(self.counted) >= 100 {
             self.count_now();
         }
-        let read = self.readable.is_empty() && self.loaded.is_empty();
+        let read = self.readable.is_empty() && self.arrivals.is_empty() && self.loaded.is_empty();
         let served = self.requests.is_empty() && self.parking.is_empty();
-        worked || !read || !served || self.is_blocked()
+        worked || !read || !served || self.has_backlog() || self.is_blocked()
     }
 
     /// True while messages wait for space in rings: the receivers work on it, and this core looks again at once.
@@ -506,6 +479,7 @@ impl Core {
         self.watch_polling();
         self.shard.update_gauges();
         self.shard.counters.kernel_retries = self.ring.retries;
+        self.shard.counters.connections_unheard = self.unheard as u64;
         (self.publish_counters)(&mut self.shard);
     }
 
@@ -525,6 +499,15 @@ impl Core {
 
     fn complete(&mut self, completion: Completion) {
         match completion {
+            Completion::Knocked { listener, armed } => {
+                self.watched[listener as usize] = armed;
+                self.knocked[listener as usize] = true;
+                if !self.leaving {
+                    self.watch_listeners();
+                } else if !armed {
+                    self.close_listener(listener);
+                }
+            }
             Completion::Accepted { listener, stream } => self.accepted(listener, stream),
             Completion::AcceptEnded { listener, error } => self.accept_ended(listener, error.as_ref()),
             Completion::Readable { at, armed, hangup } => {
@@ -565,13 +548,82 @@ impl Core {
         self.conns.at(at.slot).filter(|full| full.generation & 0x00ff_ffff == at.generation)
     }
 
-    fn accept_all(&mut self) {
+    fn watch_listeners(&mut self) {
         for number in LISTENERS {
+            let is_shared = number == CLIENTS && self.shares_clients;
             if let Some(listener) = &self.listeners[number as usize]
-                && !std::mem::replace(&mut self.accepting[number as usize], true)
+                && !(is_shared && self.accept_paused)
+                && !std::mem::replace(&mut self.watched[number as usize], true)
             {
-                self.ring.accept(listener, number, number != CLIENTS || !self.shares_clients);
+                if is_shared {
+                    // One after the other, one in a turn: the next one is asked for in the next turn.
+                    self.ring.accept(listener, number);
+                } else {
+                    self.ring.poll_listener(listener, number);
+                }
             }
+        }
+    }
+
+    /// True while connections wait that can be accepted.
+    fn has_backlog(&self) -> bool {
+        self.knocked.contains(&true) && !self.accept_paused && !self.leaving
+    }
+
+    /// Accepts connections, some of them: the others wait in the kernel, as long as they must. So handshakes cost those
+    /// who are in a bounded part of each turn, and nothing is kept here for whoever is not in yet.
+    fn accept_some(&mut self) -> bool {
+        if !self.has_backlog() {
+            return false;
+        }
+        let mut any = false;
+        for number in LISTENERS {
+            let mut budget = if number == CLIENTS { self.accepts_allowed() } else { PUBLISHERS_PER_TURN };
+            while self.knocked[number as usize] && budget > 0 && !self.accept_paused {
+                budget -= 1;
+                any |= self.accept_one(number);
+            }
+            self.shard.counters.accepts_paced += u64::from(number == CLIENTS && self.knocked[number as usize]);
+        }
+        any
+    }
+
+    /// How many clients may come in now: fewer while those are not heard that came in before.
+    fn accepts_allowed(&self) -> usize {
+        let per_turn = self.options.accepts_per_turn;
+        let most = if self.behind { per_turn.div_ceil(ACCEPTS_DIVISOR) } else { per_turn };
+        most.saturating_sub(self.arrivals.len())
+    }
+
+    /// False if there was none.
+    fn accept_one(&mut self, number: u32) -> bool {
+        let Some(listener) = &self.listeners[number as usize] else {
+            self.knocked[number as usize] = false;
+            return false;
+        };
+        let error = match sys::accept(listener) {
+            Ok(stream) => {
+                self.accepted(number, stream);
+                return true;
+            }
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => self.knocked[number as usize] = false,
+            Some(libc::EINTR) => {}
+            _ => self.accept_failed(&error),
+        }
+        false
+    }
+
+    fn accept_failed(&mut self, error: &io::Error) {
+        self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(error));
+        // Connections wait in the backlog until there is something to hold them with. Anything else is one that was
+        // gone before it was accepted.
+        if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) = error.raw_os_error()
+            && !std::mem::replace(&mut self.accept_paused, true)
+        {
+            self.timers.arm(self.now.after(ACCEPT_PAUSE_MS), ACCEPT_AGAIN);
         }
     }
 
@@ -657,21 +709,14 @@ impl Core {
     }
 
     fn accept_ended(&mut self, listener: u32, error: Option<&io::Error>) {
-        self.accepting[listener as usize] = false;
-        if let Some(error) = error {
-            self.shard.counters.count(counters::ACCEPT_ERRORS, super::error_label(error));
-        }
+        self.watched[listener as usize] = false;
         if self.leaving {
             self.close_listener(listener);
-            return;
+        } else if let Some(error) = error {
+            self.accept_failed(error);
         }
-        match error.and_then(io::Error::raw_os_error) {
-            // Connections wait in the backlog until there is something to hold them with.
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                self.timers.arm(self.now.after(ACCEPT_PAUSE_MS), ACCEPT_AGAIN);
-            }
-            // A connection that was gone before it was accepted, or a completion queue that was full.
-            _ => self.accept_all(),
+        if !self.leaving {
+            self.watch_listeners();
         }
     }
 
@@ -722,7 +767,7 @@ impl Core {
     }
 
     /// Has the publisher looked at in the next turn.
-    fn hold_up(&mut self, at: SlotRef) {
+    pub(super) fn hold_up(&mut self, at: SlotRef) {
         if !self.held_up.contains(&at) {
             self.held_up.push(at);
         }
@@ -731,13 +776,36 @@ impl Core {
     pub(super) fn queue(&mut self, at: SlotRef) {
         let conn = &mut self.conns[at.slot];
         if !std::mem::replace(&mut conn.queued, true) {
-            self.readable.push_back(at);
+            match &conn.role {
+                Role::Http(http) if !http.heard => self.arrivals.push_back(at),
+                _ => self.readable.push_back(at),
+            }
         }
     }
 
-    /// Reads from connections that have something, some of them.
+    /// Reads from connections that have something, some of them: first those that are in, then arrivals.
     fn read_some(&mut self) -> bool {
-        let count = self.readable.len().min(READS_PER_TURN);
+        let (count, arrivals) = (self.readable.len(), self.arrivals.len());
+        self.read_queue(count.min(READS_PER_TURN), |core| {
+            if let Some((_, unread, _)) = &mut core.mark {
+                *unread = unread.saturating_sub(1);
+            }
+            core.readable.pop_front()
+        });
+        self.behind = !self.readable.is_empty();
+        self.read_queue(arrivals.min(self.options.accepts_per_turn), |core| {
+            if let Some((_, _, unread)) = &mut core.mark {
+                *unread = unread.saturating_sub(1);
+            }
+            core.arrivals.pop_front()
+        });
+        count > 0 || arrivals > 0
+    }
+
+    fn read_queue(&mut self, count: usize, next: impl Fn(&mut Core) -> Option<SlotRef>) {
+        if count == 0 {
+            return;
+        }
         let started = sys::monotonic();
         for index in 0..count {
             // The clock costs 25 ns, a read and its handling 1 to 500 µs.
@@ -746,15 +814,11 @@ impl Core {
                 break;
             }
             self.shard.set_instant(self.instant(now));
-            let at = self.readable.pop_front().expect("counted above");
-            if let Some((_, unread)) = &mut self.mark {
-                *unread = unread.saturating_sub(1);
-            }
+            let at = next(self).expect("the caller has counted them");
             let Some(conn) = self.conns.get_mut(at) else { continue };
             conn.queued = false;
             self.guarded(at, |core| core.read(at));
         }
-        count > 0
     }
 
     /// Runs what one connection's bytes cause. A panic in there closes this connection and no other.
@@ -1003,7 +1067,12 @@ impl Core {
         }
         for at in fired.drain(..) {
             match at {
-                ACCEPT_AGAIN => self.accept_all(),
+                ACCEPT_AGAIN => {
+                    self.accept_paused = false;
+                    if !self.leaving {
+                        self.watch_listeners();
+                    }
+                }
                 DRAIN_STEP => self.drain_step(),
                 DRAIN_END => self.drain_end(),
                 // Unless an earlier one has ended the connection or given it another deadline.
@@ -1163,117 +1232,10 @@ impl Core {
         }
     }
 
-    fn close_listener(&mut self, number: u32) {
+    pub(super) fn close_listener(&mut self, number: u32) {
         if number == CLIENTS {
             self.shared.horizons.listens(self.shard.core(), -1);
         }
         self.listeners[number as usize] = None;
-    }
-
-    fn begin_drain(&mut self) {
-        for number in LISTENERS {
-            if self.accepting[number as usize] {
-                self.ring.cancel_accept(number);
-            } else {
-                self.close_listener(number);
-            }
-        }
-        for at in self.conns.iter().map(|(at, _)| at).collect::<Vec<_>>() {
-            if let Role::Publisher(publisher) = &mut self.conns[at.slot].role {
-                // Nothing more is taken from it. Whole lines that are here are handled and answered.
-                publisher.stop();
-                self.conns[at.slot].paused = true;
-                self.hold_up(at);
-            }
-        }
-        // A third of the time for what is under way, a third for closing one client after the other, the rest for the
-        // last ones' answers.
-        let third = self.options.drain_ms_max / 3;
-        let per_step = self.conns.len().div_ceil((third / DRAIN_STEP_MS).max(1) as usize).max(1);
-        let clients_at = self.now.after(third);
-        // Early enough for the receipts to be written before clients and publishers are sent away.
-        self.shard.hurry_asks(self.now.after(third / 2));
-        self.drain = Some(Drain { stage: Stage::Publishing, clients_at, per_step, next: 0, reported: false });
-        self.timers.arm(self.now, DRAIN_STEP);
-        self.timers.arm(self.now.after(self.options.drain_ms_max), DRAIN_END);
-    }
-
-    /// Moves the drain to its next stage when the time has come.
-    fn drain_on(&mut self) {
-        let Some(drain) = &self.drain else { return };
-        let (progress, port) = (&self.shared.drain, &self.shard.port);
-        let done = |stage: &AtomicUsize| stage.load(Ordering::SeqCst) == 0;
-        let late = self.now >= drain.clients_at;
-        let (passed, next) = match drain.stage {
-            Stage::Publishing if self.shard.counters.publishers == 0 && self.api.is_none() || late => {
-                (Some(&progress.publishing), Stage::Ordering)
-            }
-            Stage::Ordering if done(&progress.publishing) && port.up.is_at_rest() || late => {
-                (Some(&progress.ordering), Stage::Delivering)
-            }
-            Stage::Delivering
-                if done(&progress.ordering) && port.down.is_at_rest() && self.shard.outboxes.dirty_len() == 0
-                    || late =>
-            {
-                (None, Stage::Closing)
-            }
-            _ => return,
-        };
-        if passed.is_some_and(|stage| stage.fetch_sub(1, Ordering::SeqCst) == 1) {
-            self.shared.bells.ring_all();
-        }
-        if let Some(drain) = &mut self.drain {
-            drain.stage = next;
-        }
-    }
-
-    fn drain_step(&mut self) {
-        let Some(drain) = &mut self.drain else { unreachable!("only a drain has steps") };
-        self.timers.arm(self.now.after(DRAIN_STEP_MS), DRAIN_STEP);
-        if drain.stage != Stage::Closing {
-            return;
-        }
-        let (next, per_step) = (drain.next, drain.per_step);
-        let due: Vec<SlotRef> =
-            self.conns.iter().map(|(at, _)| at).filter(|at| at.slot >= next).take(per_step).collect();
-        if let Some(last) = due.last() {
-            drain.next = last.slot + 1;
-        }
-        for at in due {
-            match &self.conns[at.slot].role {
-                Role::WebSocket { session, .. } => {
-                    let session = *session;
-                    self.shard.shut(session, GOING_AWAY);
-                }
-                Role::Http(http) => match http.waits_for() {
-                    Some(session) => self.shard.shut(session, GOING_AWAY),
-                    None if http.is_idle() => self.finish(at, GOING_AWAY.label),
-                    // Its response ends the connection.
-                    None => {}
-                },
-                Role::Probe { .. } => self.close_probe(at, GOING_AWAY),
-                Role::Publisher(_) => self.finish(at, GOING_AWAY.label),
-                Role::Closing { .. } | Role::Lingering { .. } | Role::TurnedAway | Role::Dead => {}
-            }
-        }
-    }
-
-    fn drain_end(&mut self) {
-        let left: Vec<SlotRef> = self.conns.iter().map(|(at, _)| at).collect();
-        for at in left {
-            self.finish(at, GOING_AWAY.label);
-        }
-    }
-
-    /// True when this core and all others have closed their last connection.
-    fn is_over(&mut self) -> bool {
-        let Some(drain) = &mut self.drain else { return false };
-        if self.conns.is_empty() && !std::mem::replace(&mut drain.reported, true) {
-            let before = self.shared.drain.open.fetch_sub(1, Ordering::SeqCst);
-            if before == 1 {
-                self.shared.bells.ring_all();
-            }
-        }
-        drain.reported && self.shared.drain.open.load(Ordering::SeqCst) == 0
     }
 }

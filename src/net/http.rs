@@ -4,6 +4,7 @@
 //! One connection serves one request after the other. While a poll waits, requests behind it on the same connection are
 //! served, as long as they can be answered at once; their responses wait behind the poll's.
 
+use super::admit::Denied;
 use super::conn::{Conn, Role};
 use super::core::Core;
 use super::{Endpoint, conn, sys};
@@ -223,6 +224,11 @@ impl Http {
     /// True if no request is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_none() && !self.is_serving()
+    }
+
+    /// True once a request was answered here: the next one may be for a session that polls.
+    pub(super) fn was_served(&self) -> bool {
+        self.served
     }
 
     /// The reason to count if the connection ends now.
@@ -595,6 +601,11 @@ impl Core {
     /// Begins a session.
     fn open(&mut self, at: SlotRef, opening: Opening, manner: Manner) {
         let Opening { endpoint, query, bearer, ip, upgrade } = opening;
+        if self.drain.is_some() {
+            let manner = Manner { connection: Connection::Close, ..manner };
+            let denied = Denied::draining(self.shard.random());
+            return self.deny(at, denied, &manner);
+        }
         let Endpoint { kind, message_bytes_max, .. } = self.options.endpoints[endpoint];
         let place = match self.admit_session(at, ip) {
             Ok(place) => place,
@@ -790,14 +801,15 @@ impl Core {
             bytes += frame.len();
         }
         self.shard.counters.sent_frames += self.shard.outboxes.advance(session.slot, bytes) as u64;
+        let is_over = !self.shard.hears(session);
         self.shard.poll_answered(session);
-        self.respond_to_poll(at, &body);
+        self.respond_to_poll(at, &body, is_over);
         self.payload = body;
     }
 
     /// Ends the waiting poll with nothing.
     pub(super) fn end_poll(&mut self, at: SlotRef) {
-        self.respond_to_poll(at, b"6");
+        self.respond_to_poll(at, b"6", false);
     }
 
     /// Refuses the POST that is coming in: its session is gone.
@@ -810,14 +822,15 @@ impl Core {
         }
     }
 
-    fn respond_to_poll(&mut self, at: SlotRef, body: &[u8]) {
+    /// While the core drains, whoever goes on polling does so on this connection: no other is accepted.
+    fn respond_to_poll(&mut self, at: SlotRef, body: &[u8], is_over: bool) {
         self.look_at_the_date();
-        let (drains, date) = (self.drain.is_some(), &*self.date.1);
+        let (ends, date) = (self.hangs_up() || is_over && self.drain.is_some(), &*self.date.1);
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
         let Some(Waiting { manner: Manner { cors, connection, .. }, .. }) = http.waiting.take() else { return };
         let behind = std::mem::take(&mut http.behind);
         http.served = true;
-        http.ends |= drains || connection == Connection::Close;
+        http.ends |= ends || connection == Connection::Close;
         // The last response says so, and the others must not.
         let connection = if http.ends && behind.is_empty() { Connection::Close } else { connection };
         let headers = &[NO_STORE];
@@ -871,7 +884,7 @@ impl Core {
 
     /// Gives a response, behind the poll that waits if there is one.
     pub(super) fn answer(&mut self, at: SlotRef, response: &Response<'_>) {
-        let ends = response.connection == Connection::Close || self.drain.is_some();
+        let ends = response.connection == Connection::Close || self.hangs_up();
         self.look_at_the_date();
         let Some(Conn { role: Role::Http(http), .. }) = self.conns.get_mut(at) else { return };
         let connection = if ends { Connection::Close } else { response.connection };

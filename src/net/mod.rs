@@ -5,6 +5,7 @@ mod client;
 mod conn;
 mod core;
 pub mod cpus;
+mod drain;
 pub mod executor;
 mod flush;
 mod http;
@@ -14,15 +15,18 @@ mod order;
 mod published;
 pub mod pulse;
 mod ring;
+mod settings;
 pub mod steer;
 pub mod sys;
 pub mod wake;
 
-pub use self::core::{Core, DrainProgress, Extra, Setup, Shared};
+pub use self::core::{Core, Extra, Setup, Shared};
+pub use self::drain::DrainProgress;
 pub use self::http::{HandOver, HandedOver};
 pub use self::order::Horizons;
 pub use self::published::Published;
 pub use self::ring::probe as probe_ring;
+pub use self::settings::{Settings, Step};
 
 use crate::proto::cors::Cors;
 use crate::proto::forwarded::TrustedProxies;
@@ -35,6 +39,8 @@ pub struct Options {
     pub endpoints: Vec<Endpoint>,
     /// Longest HTTP request head.
     pub http_head_bytes_max: usize,
+    /// Clients that a core accepts in one turn.
+    pub accepts_per_turn: usize,
     /// From accept to the end of the WebSocket handshake.
     pub handshake_ms_max: u64,
     /// From the end of a request's head to the end of its body.
@@ -49,6 +55,8 @@ pub struct Options {
     pub outbox_bytes_max: u32,
     /// From the signal to stop until all connections are closed.
     pub drain_ms_max: u64,
+    /// Clients that all cores together send away in a second then; 0: as many as are done in a third of that time.
+    pub drain_clients_per_s: u32,
 }
 
 /// A path on the clients' port.

@@ -1,4 +1,4 @@
-//! The data plane's own `io_uring`: accepts, readiness, deadlines and batched sends of one core. Does not know what the
+//! The data plane's own `io_uring`: readiness, deadlines and batched sends of one core. Does not know what the
 //! bytes mean.
 #![allow(unsafe_code)]
 
@@ -20,19 +20,26 @@ const _: () = assert!(SENDS_MAX.is_power_of_two());
 /// What the kernel reports.
 #[derive(Debug)]
 pub enum Completion {
-    /// A connection came in on listener `listener`.
+    /// A connection came in that [`Ring::accept`] has asked for; [`Completion::AcceptEnded`] follows.
     Accepted {
         /// The number given to [`Ring::accept`].
         listener: u32,
         /// The connection, non-blocking.
         stream: TcpStream,
     },
-    /// The listener accepts no more until it is armed again.
+    /// No more is accepted until it is asked for again.
     AcceptEnded {
         /// The number given to [`Ring::accept`].
         listener: u32,
-        /// Why, unless it was cancelled.
+        /// Why, unless one was accepted or it was cancelled.
         error: Option<io::Error>,
+    },
+    /// Connections wait to be accepted. This is reported for those that come, not for those that are left there.
+    Knocked {
+        /// The number given to [`Ring::poll_listener`].
+        listener: u32,
+        /// False if the poll must be armed again to hear more, or was ended.
+        armed: bool,
     },
     /// Bytes, an end or an error can be read.
     Readable {
@@ -81,14 +88,16 @@ pub fn probe() -> io::Result<()> {
     Ring::new(super::sys::eventfd()?).map(|_| ())
 }
 
-const ACCEPT: u64 = 1;
+const KNOCK: u64 = 1;
 const READ: u64 = 2;
 const WRITE: u64 = 3;
 const DEADLINE: u64 = 4;
 const SEND: u64 = 5;
-const CANCEL: u64 = 6;
+const CANCEL_KNOCK: u64 = 6;
 const CANCEL_READ: u64 = 7;
 const CANCEL_WRITE: u64 = 8;
+const ACCEPT: u64 = 9;
+const CANCEL: u64 = 10;
 
 /// A request's name: kind, generation and slot. 24 bits of a generation are enough, as a slot is not reused while a
 /// request names it.
@@ -116,27 +125,34 @@ impl Ring {
         Ok(Ring { ring, bell: File::from(bell), deadlines: Vec::new(), retries: 0 })
     }
 
-    /// Accepts connections until [`Completion::AcceptEnded`]: the next one, or also those after it (`multi`).
-    ///
-    /// Of several rings that wait at one listener, the kernel wakes the one that has waited longest. So each gets its
-    /// share if each asks anew for every connection; with `multi` the first ring stays the first, and gets them all.
-    pub fn accept(&mut self, listener: &TcpListener, number: u32, multi: bool) {
+    /// Reports when connections come in. The core accepts them itself, as many as it wants at a time: a multishot
+    /// accept takes the whole backlog at once, which may be thousands of connections and tens of milliseconds.
+    pub fn poll_listener(&mut self, listener: &TcpListener, number: u32) {
+        let at = SlotRef { slot: number, generation: 0 };
+        let entry = opcode::PollAdd::new(Fd(listener.as_raw_fd()), libc::POLLIN as u32).multi(true).build();
+        self.push(&entry.user_data(token(KNOCK, at)));
+    }
+
+    /// Accepts the next connection. Of several rings that wait at one listener, the kernel wakes the one that has waited
+    /// longest: so each gets its share if each asks anew for every connection. Told by polls, all of them would wake
+    /// for each.
+    pub fn accept(&mut self, listener: &TcpListener, number: u32) {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let at = SlotRef { slot: number, generation: 0 };
-        let listener = Fd(listener.as_raw_fd());
-        let entry = if multi {
-            opcode::AcceptMulti::new(listener).flags(flags).build()
-        } else {
-            opcode::Accept::new(listener, std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build()
-        };
+        let (listener, nobody) = (Fd(listener.as_raw_fd()), std::ptr::null_mut());
+        let entry = opcode::Accept::new(listener, nobody, std::ptr::null_mut()).flags(flags).build();
         self.push(&entry.user_data(token(ACCEPT, at)));
     }
 
-    /// Ends [`Ring::accept`].
-    pub fn cancel_accept(&mut self, number: u32) {
+    /// Ends [`Ring::accept`] or else [`Ring::poll_listener`], which reports once more.
+    pub fn cancel_listener(&mut self, number: u32, accepts: bool) {
         let at = SlotRef { slot: number, generation: 0 };
-        let entry = opcode::AsyncCancel::new(token(ACCEPT, at)).build();
-        self.push(&entry.user_data(token(CANCEL, at)));
+        if accepts {
+            let entry = opcode::AsyncCancel::new(token(ACCEPT, at)).build();
+            self.push(&entry.user_data(token(CANCEL, at)));
+        } else {
+            self.cancel_poll(CANCEL_KNOCK, at);
+        }
     }
 
     /// Reports each time that there is something new to read.
@@ -162,7 +178,11 @@ impl Ring {
     }
 
     fn cancel_poll(&mut self, kind: u64, at: SlotRef) {
-        let poll = if kind == CANCEL_READ { READ } else { WRITE };
+        let poll = match kind {
+            CANCEL_KNOCK => KNOCK,
+            CANCEL_READ => READ,
+            _ => WRITE,
+        };
         let entry = opcode::PollRemove::new(token(poll, at)).build();
         self.push(&entry.user_data(token(kind, at)));
     }
@@ -300,18 +320,21 @@ impl Ring {
                     completions.push(Completion::Readable { at, armed: cqueue::more(entry.flags()), hangup });
                 }
                 WRITE => completions.push(Completion::Writable { at }),
+                KNOCK => {
+                    let armed = cqueue::more(entry.flags());
+                    completions.push(Completion::Knocked { listener: at.slot, armed });
+                }
                 ACCEPT => {
-                    if entry.result() >= 0 {
+                    let (result, listener) = (entry.result(), at.slot);
+                    if result >= 0 {
                         // SAFETY: a successful accept hands over a new descriptor, and this completion is its only
                         // mention.
-                        let stream = unsafe { TcpStream::from_raw_fd(entry.result()) };
-                        completions.push(Completion::Accepted { listener: at.slot, stream });
+                        let stream = unsafe { TcpStream::from_raw_fd(result) };
+                        completions.push(Completion::Accepted { listener, stream });
                     }
-                    if !cqueue::more(entry.flags()) {
-                        let failed = entry.result() < 0 && entry.result() != -libc::ECANCELED;
-                        let error = failed.then(|| io::Error::from_raw_os_error(-entry.result()));
-                        completions.push(Completion::AcceptEnded { listener: at.slot, error });
-                    }
+                    let failed = result < 0 && result != -libc::ECANCELED;
+                    let error = failed.then(|| io::Error::from_raw_os_error(-result));
+                    completions.push(Completion::AcceptEnded { listener, error });
                 }
                 DEADLINE => {
                     let same = |due: Millis| token_slot(token(DEADLINE, number_of(due))) == at;
@@ -319,8 +342,10 @@ impl Ring {
                     completions.push(Completion::Deadline);
                 }
                 // The poll was just reporting something, and a multishot poll goes on after that.
-                kind @ (CANCEL_READ | CANCEL_WRITE) if entry.result() == -libc::EALREADY => again.push((kind, at)),
-                CANCEL | CANCEL_READ | CANCEL_WRITE => {}
+                kind @ (CANCEL_KNOCK | CANCEL_READ | CANCEL_WRITE) if entry.result() == -libc::EALREADY => {
+                    again.push((kind, at))
+                }
+                CANCEL | CANCEL_KNOCK | CANCEL_READ | CANCEL_WRITE => {}
                 other => unreachable!("request kind {other}"),
             }
         }

@@ -33,6 +33,21 @@ pub fn forbid_huge_pages() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Accepts the next connection, non-blocking.
+///
+/// # Errors
+/// None waits, or the kernel has nothing to hold it with.
+pub fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: both pointers may be null: nobody wants the address.
+    let fd = unsafe { libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has just handed it over.
+    Ok(unsafe { TcpStream::from_raw_fd(fd) })
+}
+
 /// `CLOCK_MONOTONIC` now: the clock of the ring's deadlines.
 #[must_use]
 pub fn monotonic() -> Duration {

@@ -13,6 +13,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// By `outcome`.
+const RELOADS: &str = "roomcast_config_reloads_total";
+const CONFIG_TIME: &str = "roomcast_config_last_good_timestamp_seconds";
+const RESTART_KEYS: &str = "roomcast_config_restart_keys";
+
+/// The config was read just now, and holds.
+pub fn config_holds() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    metrics::gauge!(CONFIG_TIME).set(now);
+}
+
+/// The config was to be read again: `ok`, with so many changes that need a restart, or `refused`.
+pub fn count_reload(outcome: &'static str, restart_keys: usize) {
+    metrics::counter!(RELOADS, "outcome" => outcome).increment(1);
+    if outcome == "ok" {
+        metrics::gauge!(RESTART_KEYS).set(restart_keys as f64);
+    }
+}
+
 /// What a metric is to Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -40,7 +59,7 @@ pub struct Described {
 const CPU_TIME: &str = "process_cpu_seconds_total";
 
 /// What the cores don't count.
-const OTHERS: [(&str, Kind, &[&str], &str); 10] = [
+const OTHERS: [(&str, Kind, &[&str], &str); 13] = [
     (
         "roomcast_operator_requests_total",
         Kind::Counter,
@@ -55,6 +74,9 @@ const OTHERS: [(&str, Kind, &[&str], &str); 10] = [
          were taken, no_place, timeout, idle; of the page's: live_slow, live_silent, or the rule of WebSockets that \
          was broken.",
     ),
+    (RELOADS, Kind::Counter, &["outcome"], "Times that the config was to be read again, by outcome: ok, refused."),
+    (CONFIG_TIME, Kind::Gauge, &[], "When the config that holds was read, in seconds of Unix time."),
+    (RESTART_KEYS, Kind::Gauge, &[], "Changes in the config file, as last read, that need a restart."),
     ("roomcast_info", Kind::Gauge, &["version"], "Always 1; its labels tell the version."),
     ("roomcast_cores", Kind::Gauge, &[], "Cores that serve."),
     ("process_start_time_seconds", Kind::Gauge, &[], "When the process started, in Unix time."),
@@ -122,6 +144,10 @@ impl Exporter {
             }
         }
         metrics::gauge!("roomcast_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        for outcome in ["ok", "refused"] {
+            metrics::counter!(RELOADS, "outcome" => outcome).absolute(0);
+        }
+        metrics::gauge!(RESTART_KEYS).set(0.0);
         if let Ok(since) = SystemTime::now().duration_since(UNIX_EPOCH) {
             metrics::gauge!("process_start_time_seconds").set(since.as_secs_f64());
         }

@@ -324,6 +324,16 @@ pub fn write_error(out: &mut Vec<u8>, id: Option<&str>, message: &str, line: u64
     out.extend_from_slice(b"}\n");
 }
 
+/// Appends what a publisher is told when the server stops: the lines from number `line` on were not taken. It looks
+/// like the answer to a bad line without an id, which every reader of answers has to expect, and has one member more.
+pub fn write_draining(out: &mut Vec<u8>, line: u64) {
+    let told = "the server stops; from this line on nothing was taken: say it again to the next one";
+    out.extend_from_slice(b"{\"id\":null,\"ok\":false,\"error\":");
+    json::escape_into(out, told);
+    number(out, ",\"line\":", line);
+    out.extend_from_slice(b",\"draining\":true}\n");
+}
+
 fn number(out: &mut Vec<u8>, before: &str, value: u64) {
     write!(out, "{before}{value}").expect("a Vec takes every write");
 }

@@ -119,6 +119,11 @@ impl OwnedRooms {
         }
     }
 
+    /// From here on these bounds hold; what is beyond one goes when the next event or idle room is looked at.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
+    }
+
     /// Rooms known now, with or without members.
     #[must_use]
     pub fn len(&self) -> usize {

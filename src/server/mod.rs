@@ -2,17 +2,18 @@
 
 pub mod logging;
 mod manager;
+pub mod reload;
 mod watchdog;
 
 use self::manager::Inherited;
 use self::watchdog::Watchdog;
 use crate::base::clock::Millis;
 use crate::base::ids::Topology;
-use crate::config::{Config, ConfigError, Steer};
+use crate::config::{Config, Steer};
 use crate::ingest::publisher::Desk;
 use crate::net::pulse::Pulses;
 use crate::net::wake::Bells;
-use crate::net::{self, cpus, executor, listener};
+use crate::net::{self, Step, cpus, executor, listener};
 use crate::ops::access::Access;
 use crate::ops::admin;
 use crate::ops::metrics::{CoreMetrics, Exporter};
@@ -24,6 +25,7 @@ use crate::session::inboxes;
 use crate::shard::Shard;
 use crate::shard::tap::{self, Taps};
 use crate::{mesh, shard};
+use reload::{Reloader, Reread};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -50,12 +52,12 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
-/// Serves until SIGTERM or SIGINT, drains, and returns.
+/// Serves until SIGTERM or SIGINT, drains, and returns. On SIGHUP the config is read again by `reread`.
 ///
 /// # Errors
 /// A sentence for the operator: what could not be had, and by which key it is set.
-pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Result<(), String> {
-    run_and(config, development, |Addresses { listen, ingest, admin }| match ports_file {
+pub fn run(config: Config, reread: Option<Reread>, ports_file: Option<PathBuf>) -> Result<(), String> {
+    run_and(config, reread, |Addresses { listen, ingest, admin }| match ports_file {
         Some(file) => write_ports(&file, &[("listen", listen), ("ingest", ingest), ("admin", admin)]),
         None => Ok(()),
     })
@@ -67,10 +69,11 @@ pub fn run(config: Config, ports_file: Option<PathBuf>, development: bool) -> Re
 /// As [`run`], and those of `ready_then`.
 pub fn run_and(
     mut config: Config,
-    development: bool,
+    reread: Option<Reread>,
     ready_then: impl FnOnce(Addresses) -> Result<(), String>,
 ) -> Result<(), String> {
     logging::install(&config.log)?;
+    let mut reread = reread;
     let inherited = Inherited::take()?;
     if let Some(Inherited { address, .. }) = inherited {
         tracing::info!(%address, "clients come in by the service manager's socket, not by server.listen");
@@ -79,11 +82,19 @@ pub fn run_and(
         if config.server.steer != Steer::Hash {
             tracing::warn!("server.steer does not hold for the service manager's sockets: the kernel spreads clients");
         }
+        // Whatever the file says, also when it is read again.
+        reread = reread.map(|reread| -> Reread {
+            Box::new(move || {
+                let mut config = reread()?;
+                config.server.listen = address;
+                Ok(config)
+            })
+        });
     }
     // Before any thread starts: every thread inherits the mask, and none but this one is told.
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let identity = identity(&config).map_err(|error| error.to_string())?;
+    let identity = reload::identity(&config).map_err(|error| error.to_string())?;
     match net::sys::raise_descriptor_limit() {
         Ok(limit) => {
             if let Err(error) = net::sys::reserve_descriptors(limit.min(DESCRIPTORS_RESERVED)) {
@@ -150,7 +161,7 @@ pub fn run_and(
         budget: Budget::new(cores, config.limits.outboxes_bytes_max),
         inboxes: Arc::new(inboxes::Budget::new(cores, config.limits.inboxes_bytes_max)),
         admission: Admission::new(config.admission_options()),
-        identity: net::Published::new(identity),
+        settings: net::Published::new(Step::Start),
     });
     let config = Arc::new(config);
     let topology = Topology::new(cores, u128::from_ne_bytes(random()?));
@@ -165,6 +176,7 @@ pub fn run_and(
         let (extra, ingest_token) = (extra.take().unwrap_or_default(), ingest_token.clone());
         let seed = random()?;
         let (config, topology, shared, up) = (config.clone(), topology.clone(), shared.clone(), up.clone());
+        let identity = identity.clone();
         let tap = tap::View::new(taps.clone());
         let cpu = (cores <= cpus.len()).then(|| cpus[index]);
         let metrics = exporter.add_core();
@@ -173,7 +185,8 @@ pub fn run_and(
             let alarm = Alarm;
             let desk = Desk::new(config.ingest_options(), config.flat_namespaces()).with_token(ingest_token);
             let ends = (port, handovers, clients, shares_clients, publishers, extra);
-            match start_core(index, &config, topology, ends, desk, shared, metrics, tap, seed, first_epoch) {
+            let seen = (metrics, tap);
+            match start_core(index, &config, topology, ends, desk, identity, shared, seen, seed, first_epoch) {
                 Ok(core) => {
                     // The receiver waits for one word from each core.
                     let _ = up.send(Ok(()));
@@ -191,7 +204,7 @@ pub fn run_and(
 
     ready.store(true, Ordering::SeqCst);
     let addresses = Addresses { listen, ingest, admin };
-    if development {
+    if config.is_development() {
         tracing::warn!(
             "no --config: this is the open development config, in which every client may join every room; it serves \
              loopback only"
@@ -212,19 +225,21 @@ pub fn run_and(
     let status = format!("serving clients on {listen}, cores: {cores}");
     manager::ready(&status);
 
+    let mut reloader = Reloader::new(reread, config.as_ref().clone(), shared.clone(), cores);
     let signal = loop {
         match signals.forever().next() {
             Some(SIGHUP) => {
                 manager::reloading();
-                reload(&config, &shared);
+                reloader.reload();
                 manager::ready(&status);
             }
             Some(SIGINT) => break "SIGINT",
             _ => break "SIGTERM",
         }
     };
-    tracing::info!(signal, drain_ms_max = config.server.drain_ms_max, "draining");
-    let drain_max = Duration::from_millis(config.server.drain_ms_max);
+    let drain_ms_max = reloader.config().server.drain_ms_max;
+    tracing::info!(signal, drain_ms_max, "draining");
+    let drain_max = Duration::from_millis(drain_ms_max);
     manager::stopping(drain_max, &format!("draining, for {drain_max:?} at most"));
     draining.store(true, Ordering::SeqCst);
     shared.draining.store(true, Ordering::SeqCst);
@@ -240,28 +255,6 @@ pub fn run_and(
     }
     tracing::info!("drained");
     Ok(())
-}
-
-/// Reads the keys that clients' tokens are verified by.
-fn identity(config: &Config) -> Result<Option<Arc<Identity>>, ConfigError> {
-    let Some((identity, warnings)) = config.identity()? else { return Ok(None) };
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    Ok(Some(Arc::new(identity)))
-}
-
-/// Has all cores verify by the keys as they stand in their files now; if one of them is bad, by the former ones.
-fn reload(config: &Config, shared: &net::Shared) {
-    match identity(config) {
-        Ok(None) => tracing::info!("SIGHUP: there are no keys to read again"),
-        Ok(identity) => {
-            shared.identity.publish(identity);
-            shared.bells.ring_all();
-            tracing::info!("SIGHUP: the keys were read again");
-        }
-        Err(error) => tracing::error!("SIGHUP: the former keys stay: {error}"),
-    }
 }
 
 /// Ends the process if it is dropped by a panic.
@@ -291,9 +284,9 @@ fn start_core(
     topology: Topology,
     (port, handovers, clients, shares_clients, publishers, extra): Ends,
     desk: Desk,
+    identity: Option<Arc<Identity>>,
     shared: Arc<net::Shared>,
-    mut metrics: CoreMetrics,
-    tap: tap::View,
+    (mut metrics, tap): (CoreMetrics, tap::View),
     seed: [u8; 32],
     first_epoch: u64,
 ) -> Result<net::Core, String> {
@@ -301,6 +294,7 @@ fn start_core(
     let now = Millis((net::sys::monotonic() - shared.origin).as_millis() as u64);
     let options = config.shard_options(topology.cores());
     let mut shard = Shard::new(port, topology, namespaces, options, seed, now, first_epoch);
+    shard.set_identity(identity);
     shard.tap = tap;
     let setup = net::Setup {
         options: config.net_options(),

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Locks, so that cores rarely wait for each other: many more than cores.
@@ -62,12 +62,24 @@ pub enum TooMany {
 /// The table. Used through an [`Arc`], as places refer to it.
 #[derive(Debug)]
 pub struct Admission {
-    options: Options,
+    /// Of [`Options`]; 0 for any number.
+    connections_per_ip_max: AtomicU32,
+    /// Of [`Options`]; see [`Rate::to_bits`], 0 for no bound.
+    handshakes_per_ip: AtomicU64,
     /// What is known of addresses, in parts by their hash.
     parts: Box<[Mutex<Part>]>,
     hasher: RandomState,
-    /// Of the handshakes of all: see [`Rate`].
-    full_at: AtomicU64,
+    /// False while the handshakes of all are not bounded: then nobody needs to lock.
+    counts_all: AtomicBool,
+    all: Mutex<All>,
+}
+
+/// The handshakes of all clients.
+#[derive(Debug, Default)]
+struct All {
+    rate: Option<Rate>,
+    /// See [`Rate`].
+    full_at: u64,
 }
 
 #[derive(Debug, Default)]
@@ -111,21 +123,65 @@ impl Admission {
     /// A table without addresses.
     #[must_use]
     pub fn new(options: Options) -> Arc<Admission> {
-        let parts = (0..PARTS).map(|_| Mutex::default()).collect();
-        Arc::new(Admission { options, parts, hasher: RandomState::new(), full_at: AtomicU64::new(0) })
+        let table = Admission {
+            connections_per_ip_max: AtomicU32::new(0),
+            handshakes_per_ip: AtomicU64::new(0),
+            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            counts_all: AtomicBool::new(false),
+            all: Mutex::default(),
+        };
+        table.set_options(options);
+        Arc::new(table)
+    }
+
+    /// From here on these bounds hold. Nobody loses a place, nor gets one: see [`Admission::count`]. Who is bounded by
+    /// another rate than before has all of its burst.
+    pub fn set_options(&self, options: Options) {
+        let Options { connections_per_ip_max, handshakes_per_ip, handshakes } = options;
+        self.connections_per_ip_max.store(connections_per_ip_max.unwrap_or(0), Ordering::SeqCst);
+        let bits = handshakes_per_ip.map_or(0, Rate::to_bits);
+        if self.handshakes_per_ip.swap(bits, Ordering::SeqCst) != bits {
+            // What is remembered counts in the former rate's ticks. Whoever locks a part after this sees the new rate.
+            for part in &self.parts {
+                let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+                part.addresses.values_mut().for_each(|known| known.full_at = 0);
+                part.addresses.retain(|_, known| known.connections > 0);
+            }
+        }
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.rate != handshakes {
+            *all = All { rate: handshakes, full_at: 0 };
+        }
+        self.counts_all.store(handshakes.is_some(), Ordering::SeqCst);
     }
 
     /// False if connections are not bounded: there are no places then.
     #[must_use]
     pub fn counts_connections(&self) -> bool {
-        self.options.connections_per_ip_max.is_some()
+        self.connections_per_ip_max.load(Ordering::Relaxed) > 0
     }
 
     /// A place for a connection from `ip`; `None` if the address has as many as it may.
     #[must_use]
     pub fn connect(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+        // Connections have begun to be counted, or no longer are, since it was asked whether they are.
+        let max = match self.connections_per_ip_max.load(Ordering::Relaxed) {
+            0 => u32::MAX,
+            max => max,
+        };
+        self.take_place(ip, max)
+    }
+
+    /// A place for a connection from `ip` that is there already, when connections begin to be counted: how many the
+    /// address may have is a bound for the next one.
+    #[must_use]
+    pub fn count(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+        self.take_place(ip, u32::MAX)
+    }
+
+    fn take_place(self: &Arc<Self>, ip: IpAddr, max: u32) -> Option<Place> {
         let network = Network::from(ip);
-        let max = self.options.connections_per_ip_max.unwrap_or(u32::MAX);
         let mut part = self.part(network);
         let known = part.addresses.entry(network).or_default();
         if known.connections >= max {
@@ -140,9 +196,15 @@ impl Admission {
     /// # Errors
     /// It is one too many, and counts for nothing.
     pub fn handshake(&self, ip: IpAddr, now: Millis) -> Result<(), TooMany> {
-        let Some(rate) = self.options.handshakes_per_ip else { return self.one_of_all(now) };
+        if self.handshakes_per_ip.load(Ordering::Relaxed) == 0 {
+            return self.one_of_all(now);
+        }
         let network = Network::from(ip);
         let mut part = self.part(network);
+        // Read while the part is locked: see `set_options`.
+        let Some(rate) = Rate::from_bits(self.handshakes_per_ip.load(Ordering::SeqCst)) else {
+            return self.one_of_all(now);
+        };
         part.tidy(rate, now);
         let full_at = part.addresses.get(&network).map_or(0, |known| known.full_at);
         let full_at = rate.take(full_at, now).map_err(|retry_ms| TooMany::FromAddress { retry_ms })?;
@@ -153,15 +215,13 @@ impl Admission {
     }
 
     fn one_of_all(&self, now: Millis) -> Result<(), TooMany> {
-        let Some(rate) = self.options.handshakes else { return Ok(()) };
-        let mut full_at = self.full_at.load(Ordering::Relaxed);
-        loop {
-            let next = rate.take(full_at, now).map_err(|retry_ms| TooMany::InAll { retry_ms })?;
-            match self.full_at.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(()),
-                Err(newer) => full_at = newer,
-            }
+        if !self.counts_all.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(rate) = all.rate else { return Ok(()) };
+        all.full_at = rate.take(all.full_at, now).map_err(|retry_ms| TooMany::InAll { retry_ms })?;
+        Ok(())
     }
 
     /// The part of the table where the address is. A panic elsewhere leaves no part half done.
@@ -228,6 +288,44 @@ mod tests {
             drop(place);
             assert!(table.connect(ip(other)).is_some() && table.is_empty());
         }
+    }
+
+    #[test]
+    fn bounds_change_under_way() {
+        let client = ip("192.0.2.1");
+        let table = connections(2);
+        let held: Vec<Place> = (0..3).filter_map(|_| table.connect(client)).collect();
+        assert_eq!(held.len(), 2);
+        table.set_options(Options { connections_per_ip_max: Some(3), ..Options::default() });
+        let third = table.connect(client).expect("there are more now");
+        table.set_options(Options { connections_per_ip_max: Some(1), ..Options::default() });
+        assert!(table.connect(client).is_none(), "those that are there stay");
+        drop((held, third));
+        // One that was there before connections were counted, and one more.
+        let (former, more) = (table.count(client).unwrap(), table.count(client).unwrap());
+        assert!(table.connect(client).is_none());
+        drop((former, more));
+        assert!(table.connect(client).is_some() && table.is_empty());
+
+        // A rate's ticks are shorter the higher it is: what is remembered must not outlast it.
+        let now = Millis(1_000_000);
+        let rates = |per_s| Options {
+            handshakes_per_ip: Rate::new(per_s, 1),
+            handshakes: Rate::new(2 * per_s, 2),
+            ..Options::default()
+        };
+        for per_s in [1000, 1, 1000, 1] {
+            table.set_options(rates(per_s));
+            table.handshake(client, now).unwrap_or_else(|_| panic!("the first one at {per_s} a second"));
+            assert_eq!(table.handshake(client, now), Err(TooMany::FromAddress { retry_ms: 1000 / u64::from(per_s) }));
+            table.set_options(rates(per_s));
+            assert!(table.handshake(client, now).is_err(), "the same bounds forget nothing");
+            table.handshake(ip("192.0.2.2"), now).unwrap();
+            assert!(matches!(table.handshake(ip("192.0.2.3"), now), Err(TooMany::InAll { .. })));
+        }
+        table.set_options(Options::default());
+        assert_eq!(table.handshake(client, now), Ok(()));
+        assert!(table.is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Shared by all cores. Everything in it is a hint that may be a turn old.
 #[derive(Debug)]
 pub struct Budget {
-    bytes_max: u64,
+    bytes_max: AtomicU64,
     shares: Box<[Share]>,
 }
 
@@ -26,13 +26,19 @@ impl Budget {
     #[must_use]
     pub fn new(cores: usize, bytes_max: u64) -> Budget {
         let share = || Share { memory: AtomicU64::new(0), largest: AtomicU64::new(UNKNOWN) };
-        Budget { bytes_max, shares: (0..cores).map(|_| share()).collect() }
+        Budget { bytes_max: AtomicU64::new(bytes_max), shares: (0..cores).map(|_| share()).collect() }
     }
 
     /// What all cores may take together, unless there is no bound.
     #[must_use]
     pub fn bytes_max(&self) -> Option<u64> {
-        (self.bytes_max > 0).then_some(self.bytes_max)
+        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
+        (bytes_max > 0).then_some(bytes_max)
+    }
+
+    /// From here on this is the bound; 0: none.
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// A core takes so much.

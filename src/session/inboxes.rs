@@ -18,7 +18,7 @@ const SMALL_PARTS: u64 = 8;
 /// Shared by all cores.
 #[derive(Debug)]
 pub struct Budget {
-    bytes_max: u64,
+    bytes_max: AtomicU64,
     shares: Box<[Share]>,
 }
 
@@ -31,14 +31,20 @@ impl Budget {
     /// At most about `bytes_max` for all of `cores` cores; 0: no bound.
     #[must_use]
     pub fn new(cores: usize, bytes_max: u64) -> Budget {
-        Budget { bytes_max, shares: (0..cores).map(|_| Share::default()).collect() }
+        Budget { bytes_max: AtomicU64::new(bytes_max), shares: (0..cores).map(|_| Share::default()).collect() }
+    }
+
+    /// From here on this is the bound; 0: none. Nobody goes for it before taking more.
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// True if what all cores' clients take together is too much for one that holds `bytes` of it to take more.
     fn is_over(&self, bytes: usize) -> bool {
-        let reserve = if bytes > SMALL_BYTES { self.bytes_max / SMALL_PARTS } else { 0 };
+        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
+        let reserve = if bytes > SMALL_BYTES { bytes_max / SMALL_PARTS } else { 0 };
         let taken: u64 = self.shares.iter().map(|share| share.0.load(Ordering::Relaxed)).sum();
-        self.bytes_max > 0 && taken > self.bytes_max - reserve
+        bytes_max > 0 && taken > bytes_max - reserve
     }
 }
 

@@ -199,7 +199,8 @@ impl Shard {
     }
 
     /// True while the session is there and what its client says counts.
-    pub(super) fn hears(&self, at: SlotRef) -> bool {
+    #[must_use]
+    pub fn hears(&self, at: SlotRef) -> bool {
         self.sessions.get(at).is_some_and(|session| !session.closing)
     }
 

@@ -35,6 +35,20 @@ impl Rates {
         Rates { limits, sockets: PagedVec::default(), sessions: PagedVec::default() }
     }
 
+    /// From here on these limits hold. Whoever is there has all of its burst: what was remembered counts in the former
+    /// rate's ticks.
+    pub(super) fn renew(
+        &mut self,
+        options: &LimitOptions,
+        sessions: impl Iterator<Item = SlotRef>,
+        sockets: impl Iterator<Item = SlotRef>,
+        now: Millis,
+    ) {
+        *self = Rates::new(options);
+        sessions.for_each(|at| self.session_begins(at, now));
+        sockets.for_each(|at| self.socket_begins(at, now));
+    }
+
     /// A session is new at its slot.
     pub(super) fn session_begins(&mut self, at: SlotRef, now: Millis) {
         if let Some(limits) = self.limits {

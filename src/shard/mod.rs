@@ -10,6 +10,7 @@ mod joins;
 mod limits;
 pub mod messages;
 mod queries;
+mod reload;
 mod slow;
 pub mod tap;
 mod timing;
@@ -268,6 +269,10 @@ pub struct Shard {
     topology: Topology,
     options: Options,
     namespaces: Vec<Namespace>,
+    /// Those of them, from the first, that clients and publishers may name: all cores know them.
+    namespaces_open: usize,
+    /// From one pong to the next ping: the shortest interval that any session was promised.
+    ping_every_ms: u64,
     /// Of the namespaces' rooms.
     patterns: slow::Patterns,
     random: ChaCha12Rng,
@@ -365,6 +370,8 @@ impl Shard {
             topology,
             options,
             patterns: slow::Patterns::new(&namespaces),
+            namespaces_open: namespaces.len(),
+            ping_every_ms: options.heartbeat.ping_interval_ms,
             namespaces,
             random: ChaCha12Rng::from_seed(seed),
             port,
@@ -415,7 +422,7 @@ impl Shard {
     /// The namespace of that name; see [`find_namespace`].
     #[must_use]
     pub fn namespace<'n>(&self, name: &'n str) -> Option<NamespaceRef<'n>> {
-        let index = find_namespace(&self.namespaces, name, self.options.limits.namespace_bytes_max)?;
+        let index = find_namespace(self.namespaces_open(), name, self.options.limits.namespace_bytes_max)?;
         let is_one_of_many = matches!(self.namespaces[index].name, NamespaceName::Pattern(_));
         Some(NamespaceRef { id: NamespaceId(index as u16), instance: is_one_of_many.then_some(name) })
     }
@@ -428,9 +435,9 @@ impl Shard {
     /// Opens a session, whose frames `transport` carries, and sends what its protocol says first.
     pub fn open(&mut self, transport: SlotRef, handshake: Handshake<'_>, now: Millis) -> SlotRef {
         let random = self.random_bytes();
-        let HeartbeatOptions { ping_interval_ms, connect_timeout_ms, .. } = self.options.heartbeat;
+        let HeartbeatOptions { connect_timeout_ms, .. } = self.options.heartbeat;
         let beat_at = match handshake.kind {
-            Kind::SocketIo | Kind::Raw { .. } | Kind::EngineIoEcho => now.after(ping_interval_ms),
+            Kind::SocketIo | Kind::Raw { .. } | Kind::EngineIoEcho => now.after(self.ping_every_ms),
             // Whoever tests a WebSocket counts every frame; who has gone is found by the kernel's keep-alive.
             Kind::WebSocketEcho => Millis::NEVER,
         };
@@ -720,7 +727,7 @@ impl Shard {
 
     /// The client has shown that it lives: the next ping is due one interval later.
     fn pong(&mut self, at: SlotRef, now: Millis) {
-        let interval = self.options.heartbeat.ping_interval_ms;
+        let interval = self.ping_every_ms;
         let session = &mut self.sessions[at.slot];
         if session.beat == Beat::Pong {
             session.beat = Beat::Ping;
@@ -781,6 +788,11 @@ impl Shard {
         let mut bytes = [0; 9];
         self.random.fill_bytes(&mut bytes);
         bytes
+    }
+
+    /// A number that nobody can guess.
+    pub fn random(&mut self) -> u64 {
+        self.random.next_u64()
     }
 
     /// Refuses a client's message: counts it and says why to the client.

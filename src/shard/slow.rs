@@ -28,7 +28,16 @@ pub(super) struct Patterns {
 
 impl Patterns {
     pub(super) fn new(namespaces: &[Namespace]) -> Patterns {
-        let mut names: Vec<Arc<str>> = vec![NO_PATTERN.into()];
+        let names = vec![NO_PATTERN.into()];
+        let mut patterns = Patterns { names, ids: Vec::new(), disconnects: vec![0], shed: 0 };
+        patterns.extend(namespaces);
+        patterns
+    }
+
+    /// Numbers the patterns of these namespaces. Each one keeps a number that it has: members, frames that wait, and
+    /// metrics know it.
+    pub(super) fn extend(&mut self, namespaces: &[Namespace]) {
+        let Patterns { names, ids, disconnects, .. } = self;
         let mut number = |name: String| {
             let at = names.iter().position(|other| **other == *name).unwrap_or_else(|| {
                 names.push(name.into());
@@ -37,9 +46,8 @@ impl Patterns {
             PatternId(at as u32)
         };
         let of = |namespace: &Namespace| namespace.classes.patterns().map(ToString::to_string).collect::<Vec<_>>();
-        let ids = namespaces.iter().map(|namespace| of(namespace).into_iter().map(&mut number).collect()).collect();
-        let disconnects = vec![0; names.len()];
-        Patterns { names, ids, disconnects, shed: 0 }
+        *ids = namespaces.iter().map(|namespace| of(namespace).into_iter().map(&mut number).collect()).collect();
+        disconnects.resize(names.len(), 0);
     }
 
     /// How slow members of the room of that name are treated.

@@ -12,7 +12,7 @@ use crate::base::clock::Millis;
 use crate::base::counters;
 use crate::base::ids::{SlotRef, SocketId};
 use crate::proto::engineio::{self, PacketType, PollingPacket, Refusal};
-use crate::session::{Kind, NOWHERE, Polling, Probe};
+use crate::session::{Kind, NOWHERE, Polling, Probe, Session};
 use smallvec::SmallVec;
 
 /// A polled session that the server has closed is kept for its next poll this long, as in the reference server.
@@ -62,6 +62,12 @@ impl Shard {
         let session = &self.sessions[at.slot];
         let lingers = session.polling.as_ref().is_some_and(|polling| polling.lingers);
         (session.sid == *sid && session.kind == kind && (!session.closing || lingers)).then_some(at)
+    }
+
+    /// The live sessions that poll.
+    pub fn polling_sessions(&self) -> impl Iterator<Item = SlotRef> {
+        let polls = |session: &Session| session.polling.is_some() && !session.closing;
+        self.sessions.iter().filter(move |(_, session)| polls(session)).map(|(at, _)| at)
     }
 
     /// The connections that carry the session now or may do so: what has come in on them came before a request that

@@ -58,7 +58,7 @@ impl Server {
             budget: Budget::new(cores, config.limits.outboxes_bytes_max),
             inboxes: Arc::new(inboxes::Budget::new(cores, 0)),
             admission: Admission::new(config.admission_options()),
-            identity: net::Published::new(None),
+            settings: net::Published::new(net::Step::Start),
         });
         let topology = Topology::new(cores, 7);
         let ports = mesh::connect(cores, config.mesh_options(cores));

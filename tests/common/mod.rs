@@ -94,10 +94,17 @@ pub struct Setup {
     admin: String,
     descriptors_max: Option<u32>,
     variables: Vec<(String, String)>,
+    has_file: bool,
     sockets: Vec<OwnedFd>,
 }
 
 impl Setup {
+    /// Without a config file: with the built-in config.
+    pub fn without_file(mut self) -> Setup {
+        self.has_file = false;
+        self
+    }
+
     /// With this variable in its environment.
     pub fn env(mut self, name: &str, value: &str) -> Setup {
         self.variables.push((name.to_owned(), value.to_owned()));
@@ -156,7 +163,10 @@ impl Setup {
         }
         let cores = self.cores.to_string();
         command.env_remove("REDIS_URL").envs(self.variables);
-        command.arg("serve").arg("--config").arg(&config).arg("--ports-file").arg(&ports);
+        command.arg("serve").arg("--ports-file").arg(&ports);
+        if self.has_file {
+            command.arg("--config").arg(&config);
+        }
         command.args(["--cores", &cores, "--listen", &self.listen]);
         command.args(["--ingest", "127.0.0.1:0", "--admin", &self.admin]);
         let log_file = File::create(&log).unwrap();
@@ -188,7 +198,7 @@ impl Setup {
             log,
             admin_connection: RefCell::new(None),
             stopped: false,
-            _dir: dir,
+            dir,
         })
     }
 }
@@ -202,7 +212,7 @@ pub struct Server {
     log: PathBuf,
     admin_connection: RefCell<Option<BufReader<TcpStream>>>,
     stopped: bool,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Server {
@@ -215,6 +225,7 @@ impl Server {
             admin: "127.0.0.1:0".to_owned(),
             descriptors_max: None,
             variables: Vec::new(),
+            has_file: true,
             sockets: Vec::new(),
         }
     }
@@ -246,6 +257,23 @@ impl Server {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The config file, in a folder of the server's own.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path("config.toml")
+    }
+
+    /// Has the server read this config instead of the former one. Returns true if it goes by it from here on, false if
+    /// it has refused to.
+    #[track_caller]
+    pub fn reload(&self, config: &str) -> bool {
+        fs::write(self.config_path(), config).unwrap();
+        let count = |outcome| self.metric_where("roomcast_config_reloads_total", &[("outcome", outcome)]);
+        let (taken, refused) = (count("ok"), count("refused"));
+        self.signal(Signal::HUP);
+        wait_until("the config has been read again", || count("ok") + count("refused") > taken + refused);
+        count("ok") > taken
     }
 
     pub fn signal(&self, signal: Signal) {

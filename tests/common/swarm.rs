@@ -32,8 +32,7 @@ impl Swarm {
     /// Connects `count` clients to `path` and waits until all have shaken hands.
     #[track_caller]
     pub fn connect(server: &Server, path: &str, count: usize) -> Swarm {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        let mut swarm = Swarm { epoll, clients: Vec::with_capacity(count), scratch: vec![0; 64 << 10] };
+        let mut swarm = Swarm::new(count);
         while swarm.clients.len() < count {
             let wave = HANDSHAKES.min(count - swarm.clients.len());
             for _ in 0..wave {
@@ -42,6 +41,36 @@ impl Swarm {
             swarm.receive_handshakes(wave);
         }
         swarm
+    }
+
+    fn new(count: usize) -> Swarm {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        Swarm { epoll, clients: Vec::with_capacity(count), scratch: vec![0; 64 << 10] }
+    }
+
+    /// Connects `count` clients at once and has each ask for `path`, without waiting for any answer: as many as fit
+    /// into the listeners' queues.
+    #[track_caller]
+    pub fn begin(server: &Server, path: &str, count: usize) -> Swarm {
+        let mut swarm = Swarm::new(count);
+        (0..count).for_each(|_| swarm.add(server, path));
+        swarm
+    }
+
+    /// Waits until all have shaken hands that [`Swarm::begin`] has connected.
+    #[track_caller]
+    pub fn shake_hands(&mut self) {
+        self.receive_handshakes(self.clients.len());
+    }
+
+    /// All join a room of [`super::OPEN`].
+    #[track_caller]
+    pub fn join_all(&mut self, room: &str) {
+        for index in 0..self.len() {
+            self.send(index, &format!(r#"{{"type":"subscribe","data":{{"room":"{room}"}}}}"#));
+        }
+        let answer = format!(r#"{{"type":"subscribed","data":{{"room":"{room}"}}}}"#);
+        self.receive("the answers to subscribe", self.len(), |_, text| assert_eq!(text, answer));
     }
 
     fn add(&mut self, server: &Server, path: &str) {

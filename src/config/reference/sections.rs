@@ -57,6 +57,16 @@ pub(super) const REFERENCE: &[Section] = &[
                  `roomcast_closes_total{reason=\"shutdown\"}`.",
             ),
             key(
+                "drain_clients_per_s",
+                NUMBER,
+                Value("0"),
+                "2_000",
+                "Clients that are sent away in a second then, on all cores together and in random order; 0 for as many \
+                 as it takes to be done in a third of `drain_ms_max`. Set it to what the server that they come back to \
+                 can take.",
+            )
+            .beyond("if that were too slow for `drain_ms_max`, clients go faster, and the log says so."),
+            key(
                 "public",
                 FLAG,
                 Value("false"),
@@ -437,6 +447,16 @@ pub(super) const REFERENCE: &[Section] = &[
             ),
             key("http_head_bytes_max", NUMBER, Value("8192"), "16_384", "Request line and headers of a request.")
                 .beyond("431, `roomcast_http_refused_total{reason=\"too_long\"}`."),
+            key(
+                "accepts_per_turn",
+                NUMBER,
+                Value("16"),
+                "4",
+                "Clients that a core accepts in one turn of its loop, between serving those who are in; a quarter of it \
+                 while these are not all heard in a turn. It bounds what a storm of clients costs the others, not how \
+                 fast a core without other work lets them in.",
+            )
+            .beyond("clients wait in the kernel's backlog for the next turn, `roomcast_accepts_paced_total`."),
             key(
                 "handshake_ms_max",
                 NUMBER,

@@ -16,6 +16,11 @@ const SECTIONS: [Section; 11] = [
         &[
             ("roomcast_connections", "Watch it against `process_max_fds` and the memory that a connection takes."),
             ("roomcast_connections_accepted_total", "Its rate far above the usual is a storm of reconnects."),
+            (
+                "roomcast_accepts_paced_total",
+                "Grows in a storm of clients, who are let in between serving the others; all the time: too few cores.",
+            ),
+            ("roomcast_connections_unheard", "Many that stay: clients, or an attacker, that connect and say nothing."),
             ("roomcast_publishers", "0 means that no backend is connected: nothing will be sent."),
             ("roomcast_sessions_socket_io", "How many clients speak Socket.IO."),
             ("roomcast_sessions_polling", "If many stay, a proxy in between does not pass WebSockets."),
@@ -177,6 +182,12 @@ const SECTIONS: [Section; 11] = [
         &[
             ("roomcast_info", "Join it to other metrics, or see which versions run."),
             ("roomcast_cores", "Load by cores."),
+            (
+                "roomcast_config_reloads_total",
+                "`refused`: the log says what is wrong in the file; the former one holds.",
+            ),
+            ("roomcast_config_last_good_timestamp_seconds", "Older than the file: somebody has forgotten to reload."),
+            ("roomcast_config_restart_keys", "Above 0, plan a restart: the log names the keys."),
             ("roomcast_panics_total", "Any is a bug of ours: please report it with the log."),
             ("roomcast_operator_requests_total", "Scrapes and uses of the API; 401 and 403 are refused ones."),
             ("roomcast_operator_closes_total", "`pushed_out`: somebody holds many connections to this port."),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor, value};
 
 /// The rules of one namespace. Every string in it is an expression (`when`, `allow`) or a template (the others).
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct RulesSource {
     /// The namespace's name, with its slash.
@@ -39,7 +39,7 @@ impl RulesSource {
 }
 
 /// `[[namespace.rooms]]`: what holds for rooms of certain names.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct RoomsSource {
     /// The rooms' names; a `*` at the end stands for any rest.
@@ -54,7 +54,7 @@ pub struct RoomsSource {
 }
 
 /// Bounds of what a room keeps; see [`SnapshotOptions`](crate::base::class::SnapshotOptions).
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotSource {
     /// Keys of one room.
@@ -91,7 +91,7 @@ pub enum UnknownEvents {
 }
 
 /// What a client hears whom `allow` refuses.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorSource {
     /// The text, a template.
@@ -101,7 +101,7 @@ pub struct ErrorSource {
 }
 
 /// `[[namespace.connect]]`: what happens when a client connects. Every rule whose `when` holds applies.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectRule {
     /// The rule is passed over unless this holds. Left out: it always applies. An error in it counts as false.
@@ -133,7 +133,7 @@ pub struct ConnectRule {
 
 /// `[[namespace.on]]`: what happens when a client sends `event`. Every rule for the event whose `when` holds is taken;
 /// if one of them refuses, nothing of any of them happens; if none is taken, the message is refused.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct EventRule {
     /// The event's name, literally.
@@ -197,7 +197,7 @@ pub enum SnapshotWish {
 }
 
 /// An event that a client causes for others.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct EmitSource {
     /// The rooms that get it, templates; left out: the whole namespace.
@@ -218,7 +218,7 @@ pub struct EmitSource {
 }
 
 /// One event for the client that sent the message.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ReplySource {
     /// The event's name, a template.
@@ -230,7 +230,7 @@ pub struct ReplySource {
 }
 
 /// The arguments of an acknowledgement or a reply.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ArgsSource {
     /// A string; only `"{args}"` has a meaning: the arguments as they came.
     Text(String),

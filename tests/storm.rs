@@ -1,0 +1,246 @@
+//! Thousands of clients come at once, as after a restart: they are let in a few at a time, the others wait in the
+//! kernel, and those who are in are served meanwhile.
+
+mod common;
+
+use common::polling::{Http, get};
+use common::swarm::Swarm;
+use common::wire::{self, handshake};
+use common::{OPEN, Publisher, RawClient, Server, Signal};
+use roomcast::base::clock::Millis;
+use roomcast::base::ids::Topology;
+use roomcast::config::Config;
+use roomcast::ingest::publisher::Desk;
+use roomcast::mesh;
+use roomcast::net::pulse::Pulses;
+use roomcast::net::wake::Bells;
+use roomcast::net::{self, listener, sys};
+use roomcast::session::admission::Admission;
+use roomcast::session::budget::Budget;
+use roomcast::session::inboxes;
+use roomcast::shard::Shard;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+on_one_and_two_cores!(who_is_in_is_served_between_the_others, a_restart_under_load, a_storm_is_let_in_and_counted,);
+
+/// Cores whose turns this test takes itself, one after the other: nothing depends on how fast the machine is.
+struct Machine {
+    cores: Vec<net::Core>,
+    listen: SocketAddr,
+    ingest: SocketAddr,
+}
+
+impl Machine {
+    fn start(cores: usize, config: &str) -> Machine {
+        let config = Config::parse(config, "test.toml").unwrap();
+        let bind = || listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), cores).unwrap();
+        let (clients, publishers) = (bind(), bind());
+        let (listen, ingest) = (clients[0].local_addr().unwrap(), publishers[0].local_addr().unwrap());
+        let shared = Arc::new(net::Shared {
+            bells: Bells::new(cores).unwrap(),
+            origin: sys::monotonic(),
+            draining: AtomicBool::new(false),
+            drain: net::DrainProgress::new(cores),
+            horizons: net::Horizons::new(cores),
+            pulses: Pulses::new(cores),
+            polling: AtomicUsize::new(0),
+            budget: Budget::new(cores, 0),
+            inboxes: Arc::new(inboxes::Budget::new(cores, 0)),
+            admission: Admission::new(config.admission_options()),
+            settings: net::Published::new(net::Step::Start),
+        });
+        let topology = Topology::new(cores, 7);
+        let ports = mesh::connect(cores, config.mesh_options(cores));
+        let ends = clients.into_iter().zip(publishers).zip(ports).zip(mesh::planes(cores, 16));
+        let core = |(((clients, publishers), port), handovers)| {
+            let (namespaces, options) = (config.namespaces().unwrap(), config.shard_options(cores));
+            let setup = net::Setup {
+                options: config.net_options(),
+                shard: Shard::new(port, topology.clone(), namespaces, options, [1; 32], Millis(0), 1),
+                desk: Desk::new(config.ingest_options(), config.flat_namespaces()),
+                clients,
+                shares_clients: false,
+                publishers,
+                extra: net::Extra::default(),
+                handovers,
+                shared: shared.clone(),
+                publish_counters: Box::new(|_| {}),
+            };
+            net::Core::new(setup).unwrap()
+        };
+        Machine { cores: ends.map(core).collect(), listen, ingest }
+    }
+
+    /// Each core takes one turn.
+    fn turn(&mut self) {
+        for core in &mut self.cores {
+            core.turn();
+        }
+    }
+}
+
+/// A connection that never waits.
+struct Client {
+    stream: TcpStream,
+    heard: Vec<u8>,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        Client { stream, heard: Vec::new() }
+    }
+
+    fn says(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// True once it has heard this; from then on it waits for something else.
+    fn hears(&mut self, what: &str) -> bool {
+        let mut buffer = [0; 4096];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => panic!("the server has closed a connection"),
+            Ok(length) => self.heard.extend_from_slice(&buffer[..length]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        let found = self.heard.windows(what.len()).any(|window| window == what.as_bytes());
+        if found {
+            self.heard.clear();
+        }
+        found
+    }
+}
+
+fn who_is_in_is_served_between_the_others(cores: usize) {
+    const STORM: usize = 600;
+    const PER_TURN: usize = 2;
+    let mut machine = Machine::start(cores, &format!("[limits]\naccepts_per_turn = {PER_TURN}\n{OPEN}"));
+    let mut served = Client::connect(machine.listen);
+    served.says(handshake("/ws"));
+    served.says(wire::text(r#"{"type":"subscribe","data":{"room":"a"}}"#));
+    while !served.hears("\"subscribed\"") {
+        machine.turn();
+    }
+    let mut publisher = Client::connect(machine.ingest);
+    // All of them are in the kernel's backlog, with their requests, before the first one is let in.
+    let mut storm: Vec<Client> = (0..STORM).map(|_| Client::connect(machine.listen)).collect();
+    storm.iter_mut().for_each(|client| client.says(handshake("/ws")));
+
+    let (mut turns, mut rounds) = (0, 0);
+    publisher.says("{\"room\":\"a\",\"event\":\"n\",\"data\":0}\n");
+    served.says(wire::text(r#"{"type":"who"}"#));
+    while !storm.is_empty() {
+        machine.turn();
+        turns += 1;
+        storm.retain_mut(|client| !client.hears("\r\n\r\n"));
+        // An event and the answer to a message of its own; then the next ones.
+        if served.hears(&format!("\"data\":{rounds}}}")) {
+            rounds += 1;
+            publisher.says(format!("{{\"room\":\"a\",\"event\":\"n\",\"data\":{rounds}}}\n"));
+        }
+    }
+    // No core can have let in more than so many a turn.
+    assert!(turns >= STORM / PER_TURN / cores, "{STORM} clients came in within {turns} turns");
+    // An event takes a turn or a few on its way between cores. If all had been let in before others were heard, there
+    // would have been a handful of events.
+    assert!(rounds >= turns / 8, "{rounds} events were delivered in {turns} turns");
+    println!("{cores} cores: {STORM} clients in {turns} turns, {rounds} events between them");
+}
+
+/// As many as fit into a backlog of the usual length.
+const CROWD: usize = 2_000;
+/// One of the tests with a crowd at a time: they want most of the machine.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn a_storm_is_let_in_and_counted(cores: usize) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::start(OPEN, cores);
+    let mut served = RawClient::in_room(&server, "a");
+    assert_eq!(server.metric("roomcast_accepts_paced_total"), 0.0);
+    // While it stands still the kernel takes their connections and requests.
+    server.signal(Signal::STOP);
+    let mut crowd = Swarm::begin(&server, "/ws", CROWD);
+    server.signal(Signal::CONT);
+    assert!(served.ask(r#"{"type":"who"}"#).contains("\"you\""));
+    crowd.shake_hands();
+    server.await_metric("roomcast_connections", &[], CROWD as f64 + 1.0);
+    server.await_metric("roomcast_connections_unheard", &[], 0.0);
+    // A turn lets in 16 on each core: hundreds of turns have left the others for the next one.
+    let paced = server.metric("roomcast_accepts_paced_total");
+    assert!(paced >= (CROWD / 16 / 2) as f64, "{paced}");
+    // Those who say nothing are in as well, and in nobody's way.
+    let silent = Http::connect(server.listen);
+    server.await_metric("roomcast_connections_unheard", &[], 1.0);
+    assert_eq!(Http::connect(server.listen).ask(get("/none")).status, 404);
+    drop(silent);
+}
+
+fn a_restart_under_load(cores: usize) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const SERVED: usize = 5;
+    let mut server = Server::start(OPEN, cores);
+    let listen = server.listen;
+    let mut crowd = Swarm::connect(&server, "/ws", CROWD);
+    crowd.join_all("crowd");
+    let mut publisher = Publisher::connect(&server);
+    publisher.line(r#"{"room":"crowd","event":"n","data":0}"#);
+    crowd.receive("the first event", CROWD, |_, text| assert_eq!(text, r#"{"type":"n","data":0}"#));
+    // In the middle of the next ones.
+    for n in 1..5 {
+        publisher.line(&format!(r#"{{"room":"crowd","event":"n","data":{n}}}"#));
+    }
+    server.kill();
+    drop((crowd, publisher));
+
+    let server = Server::setup(OPEN, cores).listen(listen).start();
+    let mut served: Vec<RawClient> = (0..SERVED).map(|_| RawClient::in_room(&server, "a")).collect();
+    let mut publisher = Publisher::connect(&server);
+    let (done, published) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (before, during, crowd) = std::thread::scope(|scope| {
+        // One event after the other, each once the one before it has its place.
+        scope.spawn(|| {
+            while !done.load(Ordering::SeqCst) {
+                let n = published.load(Ordering::SeqCst);
+                let receipt = publisher.ask(&format!(r#"{{"id":{n},"room":"a","event":"n","data":{n}}}"#));
+                assert_eq!(receipt["offset"], n + 1);
+                published.store(n + 1, Ordering::SeqCst);
+            }
+        });
+        let _done = Done(&done);
+        common::wait_until("events flow", || published.load(Ordering::SeqCst) > 10);
+        server.signal(Signal::STOP);
+        let mut crowd = Swarm::begin(&server, "/ws", CROWD);
+        let before = published.load(Ordering::SeqCst);
+        server.signal(Signal::CONT);
+        crowd.shake_hands();
+        let during = published.load(Ordering::SeqCst) - before;
+        crowd.join_all("crowd");
+        (before, during, crowd)
+    });
+    let last = published.load(Ordering::SeqCst);
+    println!("{cores} cores: {before} events, {during} while {CROWD} clients came in, {last} in all");
+    // Each of the hundreds of turns that it takes to let them in has room for an event.
+    assert!(during >= 10, "{during} events were published while {CROWD} clients came in");
+    for client in &mut served {
+        for n in 0..last {
+            assert_eq!(client.next(), format!(r#"{{"type":"n","data":{n}}}"#));
+        }
+    }
+    assert_eq!(server.metric("roomcast_closes_total"), 0.0, "{}", server.log());
+    assert!(server.metric("roomcast_accepts_paced_total") > 0.0);
+    drop(crowd);
+}
+
+/// Ends the publisher's thread, whatever becomes of the test.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
