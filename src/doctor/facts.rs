@@ -56,6 +56,8 @@ pub struct Facts {
     pub softnet: Option<String>,
     /// Connections in the firewall's table.
     pub conntrack: Option<String>,
+    /// The folder of the tuning scripts, as a command line names it.
+    pub tuning: &'static str,
     /// The config.
     pub settings: Settings,
     /// Files with secrets that the config names.
@@ -190,6 +192,8 @@ impl Facts {
             huge_pages: host.line("sys/kernel/mm/transparent_hugepage/enabled"),
             softnet: host.text("proc/net/softnet_stat"),
             conntrack: host.line("proc/sys/net/netfilter/nf_conntrack_count"),
+            // Of the package, or of a copy of the sources that one stands in.
+            tuning: if Path::new(PACKAGED).is_dir() { PACKAGED } else { "tuning" },
             ..Facts::default()
         };
         for interrupt in facts.cards.iter().flat_map(|card| &card.interrupts) {
@@ -245,6 +249,8 @@ impl Facts {
 }
 
 const CLOCKS: &str = "sys/devices/system/clocksource/clocksource0";
+/// Where the package has the tuning scripts.
+const PACKAGED: &str = "/usr/share/roomcast/tuning";
 /// The name of our own process.
 const OURS: &str = "roomcast";
 

@@ -40,7 +40,7 @@ fn governors(facts: &Facts) -> Finding {
         "governor",
         format!("{} on processors {}", facts.governors[first], cpus::show(&slow)),
         "Cores sleep between events; a processor that slows down in the meantime delivers the next one late.",
-        "tuning/governor.sh --apply   # or: cpupower frequency-set -g performance",
+        format!("{}/governor.sh --apply   # or: cpupower frequency-set -g performance", facts.tuning),
     )
 }
 
