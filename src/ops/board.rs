@@ -1,5 +1,5 @@
-//! The numbers that the operators' page shows, read from the text of the metrics: what each core does now, how it went in
-//! the last minutes, what was refused lately. Bounded, whatever happens. Does not know who looks at it, nor the clock.
+//! The numbers that the operators' page shows, read from the text of the metrics: what each core does now, how it went
+//! in the last minutes, what was refused lately. Bounded, whatever happens. Does not know who looks at it, nor the clock.
 
 use super::reply::quoted;
 use crate::base::counters;
@@ -14,8 +14,8 @@ pub const POINTS_MAX: usize = 300;
 const POINTS_MS_MAX: u64 = 300_000;
 /// Incidents that are kept.
 pub const INCIDENTS_MAX: usize = 64;
-/// What is refused for the same reason within this time is one incident: otherwise five reasons in a flood would fill the
-/// list with the last 13 seconds.
+/// What is refused for the same reason within this time is one incident: otherwise five reasons in a flood would fill
+/// the list with the last 13 seconds.
 const INCIDENT_MS: u64 = 10_000;
 
 /// What is told of each core: its name on the page, and the metric.
@@ -337,8 +337,12 @@ mod tests {
         ] {
             board.take(&text(count), at, "ready");
             let told = &told(&board)["incidents"];
-            let expected = expected.map(|(from, count)| serde_json::json!({"from": from, "until": at, "kind": "token", "reason": "token_expired", "count": count}));
-            assert_eq!(*told, Value::Array(expected.into_iter().collect()), "{at}");
+            let one = |(from, count)| {
+                let (kind, reason) = ("token", "token_expired");
+                serde_json::json!({"from": from, "until": at, "kind": kind, "reason": reason, "count": count})
+            };
+            let expected: Vec<Value> = expected.map(one).into_iter().collect();
+            assert_eq!(*told, Value::Array(expected), "{at}");
         }
         assert_eq!(past(&board)["incidents"].as_array().unwrap().len(), 2);
         for n in 0..1000 {

@@ -1,4 +1,5 @@
-//! What operators see: metrics, health, the HTTP API and a page, on their own port and executor, away from the data plane.
+//! What operators see: metrics, health, the HTTP API and a page, on their own port and executor, away from the data
+//! plane.
 
 pub mod access;
 pub mod admin;

@@ -112,8 +112,8 @@ impl Site {
         Site { facts, api, board: RefCell::default(), watchers: Watchers::default(), started }
     }
 
-    /// Takes the numbers for the page, unless that was done just now: cores publish theirs ten times a second, so that a
-    /// rate over less than some of these intervals means nothing.
+    /// Takes the numbers for the page, unless that was done just now: cores publish theirs ten times a second, so that
+    /// a rate over less than some of these intervals means nothing.
     pub fn look(&self) {
         // Never back, whatever becomes of the system's clock.
         let at = (self.started + self.facts.started.elapsed()).as_millis() as u64;

@@ -131,8 +131,8 @@ const LISTENERS = {
     ({ started, service } = message);
     put("about", `${service === "roomcast" ? "" : `${service} · `}version ${message.version}`);
     document.title = service;
-    const points = message.points.map((values) => Object.fromEntries(message.fields.map((name, at) => [name, values[at]])));
-    past = points;
+    const named = (values) => Object.fromEntries(message.fields.map((name, at) => [name, values[at]]));
+    past = message.points.map(named);
     incidents = new Map();
     message.incidents.forEach(remember);
     if (token) say({ type: "token", token });
@@ -170,7 +170,8 @@ const LISTENERS = {
   event: showEvent,
   tapped(message) {
     $("tap-start").textContent = "Stop";
-    put("tap-note", `Tapping ${message.ns} ${message.room || "(whole namespace)"} ${message.event}, at most ${message.per_s_max} a second.`);
+    const { ns, room, event, per_s_max: max } = message;
+    put("tap-note", `Tapping ${ns} ${room || "(whole namespace)"} ${event}, at most ${max} a second.`);
   },
   untapped() {
     $("tap-start").textContent = "Start";
@@ -349,7 +350,8 @@ function showChart() {
   const now = latest.at;
   line = past.slice(1).map((point, at) => {
     const then = past[at];
-    const value = LEVELS.has(what) ? point[what] : Math.max(0, (point[what] - then[what]) * 1000 / (point.at - then.at));
+    const rate = () => Math.max(0, (point[what] - then[what]) * 1000 / (point.at - then.at));
+    const value = LEVELS.has(what) ? point[what] : rate();
     return { at: point.at, value };
   }).filter(({ at }) => at >= now - SPAN_MS);
   const most = Math.max(...line.map(({ value }) => value), 0);
@@ -377,7 +379,8 @@ let pointed = false;
 $("chart").addEventListener("pointermove", (event) => {
   const box = $("chart").getBoundingClientRect();
   const at = latest && latest.at - SPAN_MS * (1 - (event.clientX - box.left) / box.width);
-  const near = line.reduce((best, point) => (!best || Math.abs(point.at - at) < Math.abs(best.at - at) ? point : best), null);
+  const away = (point) => Math.abs(point.at - at);
+  const near = line.reduce((best, point) => (!best || away(point) < away(best) ? point : best), null);
   if (!near) return;
   pointed = true;
   const x = 600 * (near.at - latest.at + SPAN_MS) / SPAN_MS;
@@ -426,7 +429,8 @@ function showTrouble() {
   const lagging = latest.cores.reduce((sum, core) => sum + core.lagging, 0);
   put("slow-note", [
     lagging ? `${count(lagging)} lag${lagging === 1 ? "s" : ""} now.` : "Nobody lags now.",
-    patterns.size ? "The table is since the start, by pattern of rooms: cut and shed are connections, dropped and conflated are events." : "",
+    patterns.size ? "The table is since the start, by pattern of rooms:" : "",
+    patterns.size ? "cut and shed are connections, dropped and conflated are events." : "",
   ].join(" ").trim());
 }
 
@@ -502,7 +506,8 @@ async function look() {
   put("room-epoch", `${facts.epoch ?? "–"}`);
   put("room-bytes", bytes(facts.bytes));
   const encodings = Object.entries(facts.encodings ?? {}).filter(([, members]) => members > 0);
-  put("room-encodings", encodings.map(([name, members]) => `${whole.format(members)} ${name.replaceAll("_", " ")}`).join(", ") || "–");
+  const words = encodings.map(([name, members]) => `${whole.format(members)} ${name.replaceAll("_", " ")}`);
+  put("room-encodings", words.join(", ") || "–");
 }
 
 $("room-close").addEventListener("click", () => {
@@ -548,7 +553,8 @@ async function busiest() {
       },
     },
   ]);
-  put("busiest-note", answer.status !== 200 ? error : rooms.length ? `Over the last ${Math.round(seconds)} s.` : "Nothing in the last seconds.");
+  const over = rooms.length ? `Over the last ${Math.round(seconds)} s.` : "Nothing in the last seconds.";
+  put("busiest-note", answer.status === 200 ? over : error);
 }
 $("busiest-by").addEventListener("change", busiest);
 
@@ -625,8 +631,8 @@ $("publish-form").addEventListener("submit", async (event) => {
     $("publish-data").focus();
     return result(`The data is not JSON: ${error.message}`, true);
   }
-  const members = [`"ns":${JSON.stringify($("publish-ns").value)}`, `"event":${JSON.stringify($("publish-event").value)}`];
-  if (!$("publish-all").checked) members.push(`"room":${JSON.stringify($("publish-room").value)}`);
+  const names = $("publish-all").checked ? ["ns", "event"] : ["ns", "event", "room"];
+  const members = names.map((name) => `"${name}":${JSON.stringify($(`publish-${name}`).value)}`);
   // As it was written: what JavaScript makes of a number of 64 bits is another.
   if (data) members.push(`"data":${data}`);
   try {
