@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const OTHERS: [&str; 4] = ["node_modules", "target", ".git", "corpus"];
 
 /// Pages that are announced and may still be missing; once one is there, links to it are links like others.
-const COMING: [&str; 3] = ["docs/operations.md", "docs/demo.md", "docs/operators-page.png"];
+const COMING: [&str; 2] = ["docs/operations.md", "docs/operators-page.png"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

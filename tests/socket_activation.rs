@@ -1,5 +1,5 @@
-//! Sockets that a service manager holds open for clients: they are served in place of `server.listen`, by all cores, and no
-//! client that connects while the server restarts is lost.
+//! Sockets that a service manager holds open for clients: they are served in place of `server.listen`, by all cores,
+//! and no client that connects while the server restarts is lost.
 
 mod common;
 
@@ -86,7 +86,8 @@ fn cores_that_share_a_socket_get_their_share_of_clients() {
     let server = Server::setup(OPEN, 2).sockets(copy(&listener)).start();
     let mut clients: Vec<RawClient> = (0..40).map(|_| RawClient::in_room(&server, "a")).collect();
     server.await_metric("roomcast_connections", &[], 40.0);
-    // In turn, unless one of them has a lot to do. By chance alone it would be all on one side once in 500 billion times.
+    // In turn, unless one of them has a lot to do. By chance alone it would be all on one side once in 500 billion
+    // times.
     let shares = [clients_of(&server, 0), clients_of(&server, 1)];
     assert!(shares.iter().all(|&share| share > 0.0), "{shares:?}");
     println!("shares: {shares:?}");

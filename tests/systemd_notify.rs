@@ -1,5 +1,5 @@
-//! What the service manager is told, and when: ready with open ports, reloading, stopping, and signs of life as long as all
-//! cores turn. The manager is a socket of the test.
+//! What the service manager is told, and when: ready with open ports, reloading, stopping, and signs of life as long as
+//! all cores turn. The manager is a socket of the test.
 
 mod common;
 

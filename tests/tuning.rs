@@ -171,6 +171,7 @@ fn processors_are_set_apart_and_given_back() {
     for (file, setting) in [
         ("roomcast.slice", "[Slice]\nAllowedCPUs=2-3"),
         ("roomcast.service.d/50-cpus.conf", "[Service]\nSlice=roomcast.slice"),
+        ("roomcast@.service.d/50-cpus.conf", "[Service]\nSlice=roomcast.slice"),
         ("system.slice.d/50-roomcast.conf", "[Slice]\nAllowedCPUs=0,1"),
         ("user.slice.d/50-roomcast.conf", "[Slice]\nAllowedCPUs=0,1"),
         ("init.scope.d/50-roomcast.conf", "[Scope]\nAllowedCPUs=0,1"),

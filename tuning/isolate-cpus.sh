@@ -75,11 +75,13 @@ plan_file /etc/systemd/system/roomcast.slice <<TEXT
 [Slice]
 AllowedCPUs=$cpus
 TEXT
-plan_file /etc/systemd/system/roomcast.service.d/50-cpus.conf <<TEXT
+for unit in roomcast.service roomcast@.service; do
+  plan_file "/etc/systemd/system/$unit.d/50-cpus.conf" <<TEXT
 # By isolate-cpus.sh of roomcast; undo by isolate-cpus.sh --undo.
 [Service]
 Slice=roomcast.slice
 TEXT
+done
 for unit in system.slice user.slice init.scope; do
   section=Slice
   [ "$unit" = init.scope ] && section=Scope

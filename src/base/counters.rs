@@ -66,7 +66,7 @@ macro_rules! histograms {
         /// A core's distributions.
         #[derive(Clone, Debug, Default)]
         pub struct Histograms {
-            $(#[doc = concat!("See [`", stringify!($name), "`].")] pub $field: Histogram,)*
+            $(#[doc = concat!("Of `", stringify!($name), "`.")] pub $field: Histogram,)*
         }
 
         impl Histograms {

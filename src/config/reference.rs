@@ -107,8 +107,8 @@ the file means. Numbers may be written as TOML allows: `1_000_000`, `0x10`. Unit
 milliseconds, `_s` seconds, `_bytes` bytes, `_per_s` a second.
 
 **Beyond** says what happens to whoever goes beyond a bound. Reasons in `{…}` are labels of the metric; codes and
-reasons are explained in [protocol.md](protocol.md#counters-by-reason). `roomcast_limit_refusals_total` counts by `limit`,
-the key in `[limits]`, whatever it refuses. Examples are whole configs as far as the key goes.
+reasons are explained in [protocol.md](protocol.md#counters-by-reason). `roomcast_limit_refusals_total` counts by
+`limit`, the key in `[limits]`, whatever it refuses. Examples are whole configs as far as the key goes.
 
 ";
 

@@ -29,9 +29,9 @@ pub struct Facts {
     /// Its `THP_enabled`.
     pub huge_pages_here: Option<String>,
     /// `memory.max` of its control groups, each with the group.
-    pub memory_limits: Vec<(String, String)>,
+    pub memory_limits: GroupLimits,
     /// Likewise `cpu.max`.
-    pub cpu_max: Vec<(String, String)>,
+    pub cpu_max: GroupLimits,
     /// Values of settings by key.
     pub sysctls: BTreeMap<String, String>,
     /// Network cards that are up.
@@ -56,6 +56,8 @@ pub struct Facts {
     pub softnet: Option<String>,
     /// Connections in the firewall's table.
     pub conntrack: Option<String>,
+    /// The folder of the tuning scripts, as a command line names it.
+    pub tuning: &'static str,
     /// The config.
     pub settings: Settings,
     /// Files with secrets that the config names.
@@ -65,6 +67,9 @@ pub struct Facts {
     /// The folder of the publishers' Unix socket, and whether it is there.
     pub socket_folder: Option<(PathBuf, bool)>,
 }
+
+/// A limit of control groups: each group with the text of its file.
+pub type GroupLimits = Vec<(String, String)>;
 
 /// What the kernel said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,6 +192,8 @@ impl Facts {
             huge_pages: host.line("sys/kernel/mm/transparent_hugepage/enabled"),
             softnet: host.text("proc/net/softnet_stat"),
             conntrack: host.line("proc/sys/net/netfilter/nf_conntrack_count"),
+            // Of the package, or of a copy of the sources that one stands in.
+            tuning: if Path::new(PACKAGED).is_dir() { PACKAGED } else { "tuning" },
             ..Facts::default()
         };
         for interrupt in facts.cards.iter().flat_map(|card| &card.interrupts) {
@@ -242,6 +249,8 @@ impl Facts {
 }
 
 const CLOCKS: &str = "sys/devices/system/clocksource/clocksource0";
+/// Where the package has the tuning scripts.
+const PACKAGED: &str = "/usr/share/roomcast/tuning";
 /// The name of our own process.
 const OURS: &str = "roomcast";
 
@@ -324,7 +333,7 @@ impl Host<'_> {
     }
 
     /// `memory.max` and `cpu.max` of all groups from the process's own up to the root; of `/proc/PID/cgroup`.
-    fn group_limits(&self, groups: &str) -> (Vec<(String, String)>, Vec<(String, String)>) {
+    fn group_limits(&self, groups: &str) -> (GroupLimits, GroupLimits) {
         let (mut memory, mut cpu) = (Vec::new(), Vec::new());
         for line in groups.lines() {
             let mut parts = line.splitn(3, ':').skip(1);
@@ -332,7 +341,7 @@ impl Host<'_> {
             for group in Path::new(path).ancestors() {
                 let shown = group.display().to_string();
                 let group = shown.trim_start_matches('/');
-                let read = |file: &str, limits: &mut Vec<(String, String)>| {
+                let read = |file: &str, limits: &mut GroupLimits| {
                     limits.extend(self.line(file).map(|text| (shown.clone(), text)));
                 };
                 if controllers.is_empty() {

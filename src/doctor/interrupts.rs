@@ -29,7 +29,11 @@ fn queues(card: &Card, interrupts: &str) -> Vec<Queue> {
         let (number, rest) = line.split_once(':')?;
         let interrupt = number.trim().parse::<u32>().ok()?;
         let name = rest.split_whitespace().next_back()?;
-        if !card.interrupts.contains(&interrupt) && !(card.interrupts.is_empty() && name.contains(&card.name)) {
+        let is_its = match &card.interrupts[..] {
+            [] => name.contains(&card.name),
+            interrupts => interrupts.contains(&interrupt),
+        };
+        if !is_its {
             return None;
         }
         let number = QUEUE.captures(name)?.get(1)?.as_str().parse().ok()?;
@@ -62,7 +66,8 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
 fn of_card(card: &Card, facts: &Facts, cores: &[usize]) -> Vec<Finding> {
     let (name, list) = (&card.name, cpus::show(cores));
     let queues = queues(card, &facts.interrupts);
-    let mend = format!("tuning/irq-affinity.sh --interface {name} --cpus {list} --apply");
+    let script = format!("{}/irq-affinity.sh --interface {name} --cpus {list}", facts.tuning);
+    let mend = format!("{script} --apply");
     if queues.is_empty() {
         let what = format!("{name}: its interrupts are not told apart by queue; see /proc/interrupts");
         return vec![Finding::ok("interrupts", what)];
@@ -78,11 +83,7 @@ fn of_card(card: &Card, facts: &Facts, cores: &[usize]) -> Vec<Finding> {
             "interrupts",
             format!("{name}: {} of packets for {} cores", count(queues.len(), "queue"), cores.len()),
             "The queues' processors do the TCP work of all cores besides their own, and are full before the others.",
-            format!(
-                "ethtool -L {name} combined {}   # if the card has no more: tuning/irq-affinity.sh --interface {name} \
-                 --cpus {list} --rps --apply",
-                cores.len()
-            ),
+            format!("ethtool -L {name} combined {}   # if the card has no more: {script} --rps --apply", cores.len()),
         ));
     }
     let wanted = queues.len().min(cores.len());

@@ -99,11 +99,14 @@ fn open_files(hard: u64, whose: &str) -> Finding {
     let what = format!("{hard} open files for {whose} at most");
     let mend = "LimitNOFILE=1048576 in the service's unit; for a shell: tuning/limits-roomcast.conf";
     let why = "Every client is a descriptor. Beyond the limit nobody comes in until somebody leaves.";
-    match hard {
-        ..DESCRIPTORS_MIN => Finding::wrong("nofile", what, why, mend),
-        ..DESCRIPTORS_FEW => Finding::warning("nofile", what, why, mend),
-        u64::MAX => Finding::ok("nofile", format!("any number of open files for {whose}")),
-        _ => Finding::ok("nofile", what),
+    if hard < DESCRIPTORS_MIN {
+        Finding::wrong("nofile", what, why, mend)
+    } else if hard < DESCRIPTORS_FEW {
+        Finding::warning("nofile", what, why, mend)
+    } else if hard == u64::MAX {
+        Finding::ok("nofile", format!("any number of open files for {whose}"))
+    } else {
+        Finding::ok("nofile", what)
     }
 }
 

@@ -40,7 +40,7 @@ fn governors(facts: &Facts) -> Finding {
         "governor",
         format!("{} on processors {}", facts.governors[first], cpus::show(&slow)),
         "Cores sleep between events; a processor that slows down in the meantime delivers the next one late.",
-        "tuning/governor.sh --apply   # or: cpupower frequency-set -g performance",
+        format!("{}/governor.sh --apply   # or: cpupower frequency-set -g performance", facts.tuning),
     )
 }
 
@@ -228,8 +228,8 @@ mod tests {
     #[test]
     fn bounds_of_memory_must_fit_into_the_group() {
         let with = |limits: &[(&str, &str)], text: &str| {
-            let mut facts = Facts::default();
-            facts.memory_limits = limits.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+            let memory_limits = limits.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+            let mut facts = Facts { memory_limits, ..Facts::default() };
             facts.settings.config = Some(Config::parse(text, "f.toml").unwrap());
             super::memory(&facts)
         };

@@ -27,6 +27,8 @@ pub(super) struct Workspace {
     outgoing: Vec<Outgoing<'static>>,
     /// The batch's frames, by their numbers.
     frames: Vec<u32>,
+    /// For [`Outboxes::fetch`].
+    cursors: Vec<u32>,
 }
 
 /// One connection's send.
@@ -158,8 +160,8 @@ impl Core {
 
 impl Workspace {
     /// Collects what the next batch sends. All outboxes are looked at before all connections, and these before all
-    /// frames: whatever was not used for a while is far away, and the processor fetches many things at a time that do
-    /// not hang on each other.
+    /// chains of frames: whatever was not used for a while is far away, and the processor fetches many things at a time
+    /// that do not hang on each other.
     fn gather(&mut self, core: &mut Core) {
         self.batch.clear();
         self.joined.clear();
@@ -171,6 +173,7 @@ impl Workspace {
             self.batch.push(Pending { session, conn, watched: false, taken: None, frames, bytes, length: 0 });
         }
         self.batch.retain_mut(|pending| core.can_be_sent(pending, &mut self.polls));
+        core.shard.outboxes.fetch(self.batch.iter().map(|pending| pending.session), &mut self.cursors);
         for next in 0..self.batch.len() {
             if self.joined.len() >= BATCH_BYTES_MAX {
                 let late = self.batch.drain(next..).rev();

@@ -104,8 +104,8 @@ pub fn adopt(descriptor: OwnedFd) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Gives each of `cores` cores one of `listeners`, of which there are at least one and at most as many as cores: its own,
-/// or one that it shares.
+/// Gives each of `cores` cores one of `listeners`, of which there are at least one and at most as many as cores: its
+/// own, or one that it shares.
 ///
 /// # Errors
 /// No descriptor is left.

@@ -1,4 +1,5 @@
-//! Signs of life: how often each core's loop has turned. Does not know who looks, or what is done about a core that stands.
+//! Signs of life: how often each core's loop has turned. Does not know who looks, or what is done about a core that
+//! stands.
 
 use crate::base::ids::CoreId;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -83,7 +83,7 @@ pub struct Ring {
 /// Makes a ring as a core's and throws it away, to tell whether it can be had.
 ///
 /// # Errors
-/// As [`Ring::new`].
+/// The kernel has no `io_uring`, forbids it, or is older than 6.1; or no descriptor is left.
 pub fn probe() -> io::Result<()> {
     Ring::new(super::sys::eventfd()?).map(|_| ())
 }

@@ -186,8 +186,9 @@ pub fn inherited() -> io::Result<Vec<OwnedFd>> {
     if TAKEN.swap(true, Ordering::SeqCst) {
         return Ok(Vec::new());
     }
-    // SAFETY: the manager opened them for this process, which `LISTEN_PID` names, and they are open: `listen_fds` looks at
-    // both. They are nobody else's, as this is the only place that takes them, once, and what opens descriptors gets others.
+    // SAFETY: the manager opened them for this process, which `LISTEN_PID` names, and they are open: `listen_fds` looks
+    // at both. They are nobody else's, as this is the only place that takes them, once, and what opens descriptors gets
+    // others.
     Ok(sd_notify::listen_fds()?.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 

@@ -71,8 +71,8 @@ const OTHERS: [(&str, Kind, &[&str], &str); 13] = [
         Kind::Counter,
         &["reason"],
         "Connections on the operators' port closed without an answer, by reason: pushed_out by a new one as all places \
-         were taken, no_place, timeout, idle; of the page's: live_slow, live_silent, or the rule of WebSockets that was \
-         broken.",
+         were taken, no_place, timeout, idle; of the page's: live_slow, live_silent, or the rule of WebSockets that \
+         was broken.",
     ),
     (RELOADS, Kind::Counter, &["outcome"], "Times that the config was to be read again, by outcome: ok, refused."),
     (CONFIG_TIME, Kind::Gauge, &[], "When the config that holds was read, in seconds of Unix time."),

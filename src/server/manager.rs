@@ -1,5 +1,5 @@
-//! The service manager: what it is told, and what it hands over. Speaks systemd's protocol, which other managers speak as
-//! well; without one, all of this does nothing. Does not know what the server does.
+//! The service manager: what it is told, and what it hands over. Speaks systemd's protocol, which other managers speak
+//! as well; without one, all of this does nothing. Does not know what the server does.
 
 use crate::net::{listener, sys};
 use sd_notify::NotifyState;
@@ -72,8 +72,8 @@ impl Inherited {
             let all = inherited.get_or_insert(Inherited { listeners: Vec::new(), address });
             if all.address != address {
                 return Err(format!(
-                    "the sockets of LISTEN_FDS have two addresses, {} and {address}: a socket unit opens the clients' port and \
-                     no other",
+                    "the sockets of LISTEN_FDS have two addresses, {} and {address}: a socket unit opens the clients' \
+                     port and no other",
                     all.address
                 ));
             }
@@ -90,8 +90,8 @@ impl Inherited {
         let count = self.listeners.len();
         if count > cores {
             return Err(format!(
-                "LISTEN_FDS passes {count} sockets for {cores} cores, and nobody would take what comes in by the rest: the \
-                 socket unit repeats ListenStream= at most as often as there are cores (server.cores)"
+                "LISTEN_FDS passes {count} sockets for {cores} cores, and nobody would take what comes in by the rest: \
+                 the socket unit repeats ListenStream= at most as often as there are cores (server.cores)"
             ));
         }
         let listeners = listener::share(&self.listeners, cores)

@@ -79,6 +79,9 @@ pub fn run_and(
         tracing::info!(%address, "clients come in by the service manager's socket, not by server.listen");
         config.server.listen = address;
         config.check_exposure().map_err(|error| format!("the socket of LISTEN_FDS: {error}"))?;
+        if config.server.steer != Steer::Hash {
+            tracing::warn!("server.steer does not hold for the service manager's sockets: the kernel spreads clients");
+        }
         // Whatever the file says, also when it is read again.
         reread = reread.map(|reread| -> Reread {
             Box::new(move || {

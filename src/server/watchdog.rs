@@ -1,17 +1,18 @@
 //! The watchdog: tells the service manager that all is well as long as every core's loop turns. Does not know systemd's
 //! protocol, nor what a core does in its turns.
 //!
-//! A core without work sleeps for as long as nothing happens, and would look dead. So the watchdog wakes all cores each time it
-//! looks: a core that lives has turned by the next look, whether it had anything to do or not. One that hangs in a lock, a
-//! system call or a loop without end has not, and then the manager is told nothing until it has. The manager kills the
-//! process when it was told nothing for the time that its unit names (`WatchdogSec=`).
+//! A core without work sleeps for as long as nothing happens, and would look dead. So the watchdog wakes all cores each
+//! time it looks: a core that lives has turned by the next look, whether it had anything to do or not. One that hangs
+//! in a lock, a system call or a loop without end has not, and then the manager is told nothing until it has. The
+//! manager kills the process when it was told nothing for the time that its unit names (`WatchdogSec=`).
 
 use crate::net;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-/// Looks in the time after which the manager gives up: a machine that is held up for half of it has not missed its chance.
+/// Looks in the time after which the manager gives up: a machine that is held up for half of it has not missed its
+/// chance.
 const LOOKS: u32 = 4;
 /// Looks cost each core a turn: no unit's typing error makes them a load.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -60,7 +61,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches the cores from a thread of its own, and calls `feed` several times within `patience` while all of them turn.
+    /// Watches the cores from a thread of its own, and calls `feed` several times within `patience` while all of them
+    /// turn.
     ///
     /// # Errors
     /// The kernel refuses a thread.

@@ -14,6 +14,8 @@ use std::collections::{HashMap, VecDeque};
 pub use laggards::Losses;
 
 const NONE: u32 = u32::MAX;
+/// How much of each chain [`Outboxes::fetch`] brings near: a batch of 256 such pieces fits into the second-level cache.
+const NODES_FETCHED: usize = 8;
 
 /// A frame's place in the core's table while at least one outbox, or the caller of [`Outboxes::share`], holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -460,6 +462,22 @@ impl Outboxes {
         }
         self.soil(slot);
         complete
+    }
+
+    /// Has the chains of many outboxes brought near before they are walked one after the other. Each node of a chain says
+    /// where the next one is, which may be far away by now; those of different chains can be fetched at the same time.
+    /// `cursors` is a place to work in.
+    pub fn fetch(&self, slots: impl Iterator<Item = u32>, cursors: &mut Vec<u32>) {
+        cursors.clear();
+        cursors.extend(slots.map(|slot| self.boxes[slot as usize].head).filter(|&node| node != NONE));
+        for _ in 0..NODES_FETCHED {
+            cursors.retain_mut(|node| {
+                *node = self.nodes[*node as usize].next;
+                *node != NONE
+            });
+        }
+        // Or else the compiler finds that nobody needs the last ones.
+        std::hint::black_box(cursors);
     }
 
     /// Takes frames off the front, as many as `bytes_max` allow and one at least, for a transport that is about to send

@@ -79,9 +79,10 @@ const figures = {
     const micros = /\.\d{3}(\d{3})Z$/.exec(timestamp);
     return this.now() - sent - (micros ? Number(micros[1]) / 1000 : 0);
   },
-  // What a room had kept, or was published by hand, tells nothing of now.
+  // What a room had kept tells nothing of now; what was published by hand says no time.
   event(timestamp, isKept) {
-    const latency = isKept || !timestamp ? null : this.latencyOf(timestamp);
+    if (isKept && timestamp) return;
+    const latency = timestamp ? this.latencyOf(timestamp) : null;
     this.count += 1;
     this.recent.push([performance.now(), latency !== null && latency > -5 && latency < 60_000 ? latency : null]);
   },
@@ -101,8 +102,7 @@ const figures = {
     if (this.perSecond.length > 60) this.perSecond.shift();
     const last = this.perSecond.slice(-5);
     say($("f-received"), (last.reduce((sum, n) => sum + n, 0) / last.length).toFixed(1));
-    // The first seconds have all that the rooms had kept.
-    const ceiling = Math.max(4, ...this.perSecond.slice(3));
+    const ceiling = Math.max(4, ...this.perSecond);
     const points = this.perSecond.map(
       (n, at) => `${at + 60 - this.perSecond.length},${19 - 18 * Math.min(n / ceiling, 1)}`,
     );
@@ -228,6 +228,7 @@ const bus = {
   choose(route) {
     const before = this.route;
     this.route = route;
+    if (this.chosen) this.seats.get(this.chosen).button.removeAttribute("aria-pressed");
     this.chosen = null;
     for (const number of this.seats.keys()) this.show(number, null);
     this.summary();
