@@ -133,9 +133,9 @@ impl Ring {
         self.push(&entry.user_data(token(KNOCK, at)));
     }
 
-    /// Accepts the next connection. Of several rings that wait at one listener, the kernel wakes the one that has waited
-    /// longest: so each gets its share if each asks anew for every connection. Told by polls, all of them would wake
-    /// for each.
+    /// Accepts the next connection. Of several rings that wait at one listener, the kernel wakes the one that has
+    /// waited longest: so each gets its share if each asks anew for every connection. Told by polls, all of them would
+    /// wake for each.
     pub fn accept(&mut self, listener: &TcpListener, number: u32) {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let at = SlotRef { slot: number, generation: 0 };

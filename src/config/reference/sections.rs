@@ -452,9 +452,9 @@ pub(super) const REFERENCE: &[Section] = &[
                 NUMBER,
                 Value("16"),
                 "4",
-                "Clients that a core accepts in one turn of its loop, between serving those who are in; a quarter of it \
-                 while these are not all heard in a turn. It bounds what a storm of clients costs the others, not how \
-                 fast a core without other work lets them in.",
+                "Clients that a core accepts in one turn of its loop, between serving those who are in; a quarter of \
+                 it while these are not all heard in a turn. It bounds what a storm of clients costs the others, not \
+                 how fast a core without other work lets them in.",
             )
             .beyond("clients wait in the kernel's backlog for the next turn, `roomcast_accepts_paced_total`."),
             key(
