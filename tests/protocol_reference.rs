@@ -94,8 +94,8 @@ fn counted() -> BTreeMap<String, BTreeSet<String>> {
     let mut add = |metric: &str, reason: &str| {
         counted.entry(metric.to_owned()).or_default().insert(reason.to_owned());
     };
-    for (place, pattern, metric) in SITES {
-        let pattern_of = Regex::new(pattern).unwrap();
+    let sites = SITES.iter().map(|(place, pattern, metric)| (place, pattern, Regex::new(pattern).unwrap(), metric));
+    for (place, pattern, pattern_of, metric) in sites {
         let mut found = false;
         for (_, text) in sources.iter().filter(|(path, _)| path.contains(place)) {
             for reason in pattern_of.captures_iter(text).flat_map(|captures| quoted(captures.get(1).unwrap().as_str()))
@@ -124,8 +124,8 @@ fn counted() -> BTreeMap<String, BTreeSet<String>> {
     }
     let limit = Regex::new(r#"((?:    ///[^\n]*\n)+)    pub const \w+: &str = ("\w+");"#).unwrap();
     let text = read("src/base/counters.rs");
+    let metrics = Regex::new(r"super::([A-Z_]+)").unwrap();
     for captures in limit.captures_iter(&text) {
-        let metrics = Regex::new(r"super::([A-Z_]+)").unwrap();
         for metric in metrics.captures_iter(&captures[1]) {
             quoted(&captures[2]).for_each(|reason| add(&names[&metric[1]], reason));
         }
