@@ -310,7 +310,7 @@ fn the_description_is_true(cores: usize) {
             description.check(method, template, &request(&guarded, method, path, json, body));
         }
     }
-    for path in ["/", "/api", "/api/", "/api/rooms/", "/api/emit/x", "/healthy"] {
+    for path in ["/index.html", "/api", "/api/", "/api/rooms/", "/api/emit/x", "/healthy"] {
         assert_eq!(request(&server, "GET", path, "", "").status, 404, "{path}");
     }
 

@@ -196,9 +196,9 @@ mod tests {
     fn only_a_listening_tcp_socket_is_taken_over() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let stream = std::net::TcpStream::connect(address).unwrap();
         let (adopted, its_address) = adopt(listener.into()).unwrap();
         assert_eq!(its_address, address);
+        let stream = std::net::TcpStream::connect(address).unwrap();
         let (accepted, _) = adopted.accept().unwrap();
         assert!(accepted.nodelay().unwrap(), "as with a listener of our own");
         for cores in [1, 3] {
