@@ -5,12 +5,14 @@ mod common;
 
 use common::wire::Wire;
 use common::{LIMIT, OPEN, RawClient, Server, Signal, TempDir, http};
+use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 
 on_one_and_two_cores!(
     ready_comes_with_open_ports,
     a_reload_is_announced_and_ended,
+    a_refused_reload_ends_as_well_and_the_status_says_why,
     a_stop_is_announced_with_the_time_that_it_may_take,
     idle_cores_show_that_they_live,
     signs_of_life_go_on_while_the_server_drains,
@@ -100,6 +102,21 @@ fn a_reload_is_announced_and_ended(cores: usize) {
         assert!(at > since, "{at}, and {since} before");
         since = at;
         assert_eq!(value(&manager.message(), "READY"), "1");
+    }
+}
+
+fn a_refused_reload_ends_as_well_and_the_status_says_why(cores: usize) {
+    let manager = Manager::new();
+    let server = Server::setup(OPEN, cores).env("NOTIFY_SOCKET", &manager.path()).start();
+    let good = value(&manager.message(), "STATUS").to_owned();
+    for (config, refused) in [("[limits]\nmessage_bytes = 1\n", true), (OPEN, false)] {
+        fs::write(server.config_path(), config).unwrap();
+        server.signal(Signal::HUP);
+        assert_eq!(value(&manager.message(), "RELOADING"), "1");
+        let message = manager.message();
+        assert_eq!(value(&message, "READY"), "1", "it serves, by the former config");
+        let status = value(&message, "STATUS");
+        assert!(status.starts_with(&good) && status.contains("message_bytes") == refused, "{status}");
     }
 }
 

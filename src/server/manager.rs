@@ -11,7 +11,9 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
 /// The server serves; `status` is what `systemctl status` shows.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    // A line each is something else to the manager.
+    let status = status.replace('\n', " ");
+    tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
 /// The config is being read again; [`ready`] ends it.

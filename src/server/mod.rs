@@ -25,7 +25,7 @@ use crate::session::inboxes;
 use crate::shard::Shard;
 use crate::shard::tap::{self, Taps};
 use crate::{mesh, shard};
-use reload::{Reloader, Reread};
+use reload::{Outcome, Reloader, Reread};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -230,8 +230,10 @@ pub fn run_and(
         match signals.forever().next() {
             Some(SIGHUP) => {
                 manager::reloading();
-                reloader.reload();
-                manager::ready(&status);
+                manager::ready(&match reloader.reload() {
+                    Outcome::Refused(why) => format!("{status}; the last reload was refused: {why}"),
+                    Outcome::Done { .. } | Outcome::Nothing => status.clone(),
+                });
             }
             Some(SIGINT) => break "SIGINT",
             _ => break "SIGTERM",
