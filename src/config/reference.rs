@@ -6,6 +6,7 @@ mod sections;
 use std::fmt::Write;
 
 use super::bounds::NUMBERS;
+use super::changes::{Effect, KEYS};
 use super::{bounds, classes};
 
 /// One table of the file.
@@ -79,6 +80,13 @@ fn bounds_of(path: &str) -> Option<String> {
 /// Of a line in the reference.
 const COLUMNS_MAX: usize = 120;
 
+/// When a changed key takes effect in a running process, if that holds for it whatever the rest of the file says. Keys
+/// of a table go with it.
+fn effect_of(path: &str) -> Option<Effect> {
+    let is_of = |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    KEYS.iter().find(|key| is_of(key.name)).map(|key| key.effect)
+}
+
 const INTRODUCTION: &str = "\
 # Config reference
 
@@ -106,9 +114,11 @@ what would be right; `roomcast check FILE` says the same without starting anythi
 the file means. Numbers may be written as TOML allows: `1_000_000`, `0x10`. Units stand at the end of a key: `_ms`
 milliseconds, `_s` seconds, `_bytes` bytes, `_per_s` a second.
 
-**Beyond** says what happens to whoever goes beyond a bound. Reasons in `{…}` are labels of the metric; codes and
-reasons are explained in [protocol.md](protocol.md#counters-by-reason). `roomcast_limit_refusals_total` counts by
-`limit`, the key in `[limits]`, whatever it refuses. Examples are whole configs as far as the key goes.
+**reload** stands at keys that take effect at SIGHUP, **restart** at those that need one; what holds for endpoints and
+namespaces is in [operations.md](operations.md#reload-sighup). **Beyond** says what happens to whoever goes beyond a
+bound. Reasons in `{…}` are labels of the metric; codes and reasons are explained in
+[protocol.md](protocol.md#counters-by-reason). `roomcast_limit_refusals_total` counts by `limit`, the key in
+`[limits]`, whatever it refuses. Examples are whole configs as far as the key goes.
 
 ";
 
@@ -141,6 +151,11 @@ fn write_key(out: &mut String, section: &Section, key: &Key) {
         Otherwise::Value(value) => write!(out, " · default `{value}`"),
         Otherwise::Unset(text) => write!(out, " · default: {text}"),
         Otherwise::Required => write!(out, " · required"),
+    };
+    let _ = match effect_of(&path) {
+        Some(Effect::Reload) => write!(out, " · reload"),
+        Some(Effect::Restart) => write!(out, " · restart"),
+        None => Ok(()),
     };
     let more = own.map(|own| format!("See [`{}`](#{}).", own.header, anchor(own.header)));
     let text = [key.text, more.as_deref().unwrap_or_default()].join(" ");
@@ -322,6 +337,14 @@ mod tests {
             .map(|(section, key)| format!("{}.{}", section.path, key.name))
             .collect();
         assert!(missing.is_empty(), "src/config/development.toml lacks {missing:?}");
+    }
+
+    #[test]
+    fn every_key_of_a_section_says_when_it_takes_effect() {
+        for (section, key) in all_keys().filter(|(s, _)| !["endpoint", "namespace"].contains(&s.path)) {
+            let path = format!("{}.{}", section.path, key.name);
+            assert_eq!(effect_of(&path).is_none(), path.starts_with("namespace."), "{path}");
+        }
     }
 
     #[test]
