@@ -196,8 +196,8 @@ fn a_restart_under_load(cores: usize) {
     }
     server.kill();
     drop((crowd, publisher));
-    // The kernel takes a moment to take down a dead process's `io_uring`s, and its listeners with them: whoever comes to
-    // one of those is cut off, and would come again.
+    // The kernel takes a moment to take down a dead process's `io_uring`s, and its listeners with them: whoever comes
+    // to one of those is cut off, and would come again.
     common::wait_until("the dead server's listeners are gone", || TcpStream::connect(listen).is_err());
 
     let server = Server::setup(OPEN, cores).listen(listen).start();

@@ -1,5 +1,6 @@
 //! The numbers that the operators' page shows, read from the text of the metrics: what each core does now, how it went
-//! in the last minutes, what was refused lately. Bounded, whatever happens. Does not know who looks at it, nor the clock.
+//! in the last minutes, what was refused lately. Bounded, whatever happens. Does not know who looks at it, nor the
+//! clock.
 
 use super::reply::quoted;
 use crate::base::counters;

@@ -464,9 +464,9 @@ impl Outboxes {
         complete
     }
 
-    /// Has the chains of many outboxes brought near before they are walked one after the other. Each node of a chain says
-    /// where the next one is, which may be far away by now; those of different chains can be fetched at the same time.
-    /// `cursors` is a place to work in.
+    /// Has the chains of many outboxes brought near before they are walked one after the other. Each node of a chain
+    /// says where the next one is, which may be far away by now; those of different chains can be fetched at the same
+    /// time. `cursors` is a place to work in.
     pub fn fetch(&self, slots: impl Iterator<Item = u32>, cursors: &mut Vec<u32>) {
         cursors.clear();
         cursors.extend(slots.map(|slot| self.boxes[slot as usize].head).filter(|&node| node != NONE));
