@@ -237,6 +237,10 @@ impl Connection {
         }
         json::validate(line.as_bytes(), &mut json::Scratch::default())
             .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.to_string()))?;
+        if json::get(&line, "draining") == Some("true") {
+            // From here on nothing was taken: it is for the next server.
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
         Ok(line)
     }
 }
