@@ -3,84 +3,23 @@
 
 mod common;
 
+use common::cores::Cores;
 use common::polling::{Http, get};
 use common::swarm::Swarm;
 use common::wire::{self, handshake};
 use common::{OPEN, Publisher, RawClient, Server, Signal};
-use roomcast::base::clock::Millis;
-use roomcast::base::ids::Topology;
-use roomcast::config::Config;
-use roomcast::ingest::publisher::Desk;
-use roomcast::mesh;
-use roomcast::net::pulse::Pulses;
-use roomcast::net::wake::Bells;
-use roomcast::net::{self, listener, sys};
-use roomcast::session::admission::Admission;
-use roomcast::session::budget::Budget;
-use roomcast::session::inboxes;
-use roomcast::shard::Shard;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-on_one_and_two_cores!(who_is_in_is_served_between_the_others, a_restart_under_load, a_storm_is_let_in_and_counted,);
-
-/// Cores whose turns this test takes itself, one after the other: nothing depends on how fast the machine is.
-struct Machine {
-    cores: Vec<net::Core>,
-    listen: SocketAddr,
-    ingest: SocketAddr,
-}
-
-impl Machine {
-    fn start(cores: usize, config: &str) -> Machine {
-        let config = Config::parse(config, "test.toml").unwrap();
-        let bind = || listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), cores).unwrap();
-        let (clients, publishers) = (bind(), bind());
-        let (listen, ingest) = (clients[0].local_addr().unwrap(), publishers[0].local_addr().unwrap());
-        let shared = Arc::new(net::Shared {
-            bells: Bells::new(cores).unwrap(),
-            origin: sys::monotonic(),
-            draining: AtomicBool::new(false),
-            drain: net::DrainProgress::new(cores),
-            horizons: net::Horizons::new(cores),
-            pulses: Pulses::new(cores),
-            polling: AtomicUsize::new(0),
-            budget: Budget::new(cores, 0),
-            inboxes: Arc::new(inboxes::Budget::new(cores, 0)),
-            admission: Admission::new(config.admission_options()),
-            settings: net::Published::new(net::Step::Start),
-        });
-        let topology = Topology::new(cores, 7);
-        let ports = mesh::connect(cores, config.mesh_options(cores));
-        let ends = clients.into_iter().zip(publishers).zip(ports).zip(mesh::planes(cores, 16));
-        let core = |(((clients, publishers), port), handovers)| {
-            let (namespaces, options) = (config.namespaces().unwrap(), config.shard_options(cores));
-            let setup = net::Setup {
-                options: config.net_options(),
-                shard: Shard::new(port, topology.clone(), namespaces, options, [1; 32], Millis(0), 1),
-                desk: Desk::new(config.ingest_options(), config.flat_namespaces()),
-                clients,
-                shares_clients: false,
-                publishers,
-                extra: net::Extra::default(),
-                handovers,
-                shared: shared.clone(),
-                publish_counters: Box::new(|_| {}),
-            };
-            net::Core::new(setup).unwrap()
-        };
-        Machine { cores: ends.map(core).collect(), listen, ingest }
-    }
-
-    /// Each core takes one turn.
-    fn turn(&mut self) {
-        for core in &mut self.cores {
-            core.turn();
-        }
-    }
-}
+on_one_and_two_cores!(
+    who_is_in_is_served_between_the_others,
+    who_spoke_in_time_is_heard_however_late,
+    a_restart_under_load,
+    a_storm_is_let_in_and_counted,
+);
 
 /// A connection that never waits.
 struct Client {
@@ -119,7 +58,7 @@ impl Client {
 fn who_is_in_is_served_between_the_others(cores: usize) {
     const STORM: usize = 600;
     const PER_TURN: usize = 2;
-    let mut machine = Machine::start(cores, &format!("[limits]\naccepts_per_turn = {PER_TURN}\n{OPEN}"));
+    let mut machine = Cores::start(cores, &format!("[limits]\naccepts_per_turn = {PER_TURN}\n{OPEN}"));
     let mut served = Client::connect(machine.listen);
     served.says(handshake("/ws"));
     served.says(wire::text(r#"{"type":"subscribe","data":{"room":"a"}}"#));
@@ -150,6 +89,21 @@ fn who_is_in_is_served_between_the_others(cores: usize) {
     // would have been a handful of events.
     assert!(rounds >= turns / 8, "{rounds} events were delivered in {turns} turns");
     println!("{cores} cores: {STORM} clients in {turns} turns, {rounds} events between them");
+}
+
+/// The process may stand still, as one that is stopped does: whoever has said all in time has done their part.
+fn who_spoke_in_time_is_heard_however_late(cores: usize) {
+    let mut machine = Cores::start(cores, &format!("[limits]\nhandshake_ms_max = 100\n{OPEN}"));
+    let mut client = Client::connect(machine.listen);
+    // One turn lets it in and gives it its deadline; it speaks, and the next turn comes too late for that.
+    machine.turn();
+    client.says(handshake("/ws"));
+    let spoke = Instant::now();
+    common::wait_until("the deadline has passed", || spoke.elapsed() > Duration::from_millis(200));
+    common::wait_until("it is heard", || {
+        machine.turn();
+        client.hears("\r\n\r\n")
+    });
 }
 
 /// As many as fit into a backlog of the usual length.

@@ -27,6 +27,8 @@ const PACKETS_PER_TURN: usize = 16;
 const RESPONSE_BYTES_MAX: usize = 64 << 10;
 /// When to come again after there was no room for a request. It gets free when those that hold it go on, or go.
 const RETRY_S: &str = "5";
+/// A deadline waits so long for bytes that are here to be read.
+const READ_FIRST_MS: u64 = 1_000;
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// What the reference server calls its payloads: browsers must not offer them for download.
 const PAYLOAD: &str = "text/plain; charset=UTF-8";
@@ -748,6 +750,10 @@ impl Core {
     pub(super) fn http_timer_fired(&mut self, at: SlotRef) {
         let conn = &mut self.conns[at.slot];
         let Role::Http(http) = &mut conn.role else { unreachable!("it speaks HTTP") };
+        if conn.queued && matches!(http.phase, Phase::Head | Phase::Body | Phase::Idle) {
+            // What is here and was not read yet is late by our fault: the process stood still, or others came first.
+            return self.set_timer(at, READ_FIRST_MS);
+        }
         let label = match http.phase {
             Phase::Head if conn.inbox.is_none() => {
                 self.shard.counters.count(counters::HTTP_REFUSED, limits::HANDSHAKE_TIMEOUT);

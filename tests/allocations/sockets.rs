@@ -1,22 +1,13 @@
 //! A machine of several cores in one thread, with real sockets: the data plane's own loop, turn by turn, and clients
 //! that read what it has sent. Does not know what is counted.
 
+use crate::common::cores::Cores;
 use crate::common::{LIMIT, wire};
 use crate::counter::{Allocated, count};
-use roomcast::base::clock::Millis;
-use roomcast::base::ids::Topology;
-use roomcast::config::Config;
-use roomcast::ingest::publisher::Desk;
-use roomcast::mesh;
-use roomcast::net::{self, listener, sys, wake::Bells};
+use roomcast::net::{self, sys};
 use roomcast::session::Kind;
-use roomcast::session::inboxes;
-use roomcast::session::{admission::Admission, budget::Budget};
-use roomcast::shard::Shard;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 
 /// The server and its peers, all on one thread.
@@ -39,47 +30,11 @@ impl Server {
     /// Starts a server of `cores` cores, which is gone when `work` is done.
     pub fn run<T>(cores: usize, config: &str, work: impl FnOnce(&mut Server) -> T) -> T {
         sys::raise_descriptor_limit().unwrap();
-        let config = Config::parse(config, "test.toml").unwrap();
-        work(&mut Server::start(cores, &config))
+        work(&mut Server::start(cores, config))
     }
 
-    fn start(cores: usize, config: &Config) -> Server {
-        let bind = || listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)), cores).unwrap();
-        let (clients, publishers) = (bind(), bind());
-        let (listen, ingest) = (clients[0].local_addr().unwrap(), publishers[0].local_addr().unwrap());
-        let shared = Arc::new(net::Shared {
-            bells: Bells::new(cores).unwrap(),
-            origin: sys::monotonic(),
-            draining: AtomicBool::new(false),
-            drain: net::DrainProgress::new(cores),
-            horizons: net::Horizons::new(cores),
-            pulses: net::pulse::Pulses::new(cores),
-            polling: AtomicUsize::new(0),
-            budget: Budget::new(cores, config.limits.outboxes_bytes_max),
-            inboxes: Arc::new(inboxes::Budget::new(cores, 0)),
-            admission: Admission::new(config.admission_options()),
-            settings: net::Published::new(net::Step::Start),
-        });
-        let topology = Topology::new(cores, 7);
-        let ports = mesh::connect(cores, config.mesh_options(cores));
-        let ends = clients.into_iter().zip(publishers).zip(ports).zip(mesh::planes(cores, 16));
-        let core = |(((clients, publishers), port), handovers)| {
-            let (namespaces, options) = (config.namespaces().unwrap(), config.shard_options(cores));
-            let setup = net::Setup {
-                options: config.net_options(),
-                shard: Shard::new(port, topology.clone(), namespaces, options, [1; 32], Millis(0), 1),
-                desk: Desk::new(config.ingest_options(), config.flat_namespaces()),
-                clients,
-                shares_clients: false,
-                publishers,
-                extra: net::Extra::default(),
-                handovers,
-                shared: shared.clone(),
-                publish_counters: Box::new(|_| {}),
-            };
-            net::Core::new(setup).unwrap()
-        };
-        let cores = ends.map(core).collect();
+    fn start(cores: usize, config: &str) -> Server {
+        let Cores { cores, listen, ingest } = Cores::start(cores, config);
         let publisher = TcpStream::connect(ingest).unwrap();
         publisher.set_nodelay(true).unwrap();
         Server { cores, clients: Vec::new(), listen, publisher, buffer: vec![0; 64 << 10] }

@@ -1,49 +1,25 @@
 // A headless Chromium that does what a test says: opens pages, tells what they log, looks and types like a person.
 "use strict";
 const fs = require("fs");
-const os = require("os");
-const path = require("path");
-const { spawn, spawnSync } = require("child_process");
 const WebSocket = require("ws");
+const { Chromium: Program } = require("./chromium");
 const { assert, until } = require("./lib");
 
-const CHROMIUM = process.env.CHROMIUM ?? "chromium";
-const FLAGS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--disable-dev-shm-usage",
-  "--no-first-run",
-  "--no-proxy-server",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--hide-scrollbars",
-  "--remote-debugging-port=0",
-];
-
-class Chromium {
+class Chromium extends Program {
   // Starts it; `page()` opens a page in it.
   static async start() {
-    const version = spawnSync(CHROMIUM, ["--version"]);
-    assert.ok(!version.error, `${CHROMIUM} is missing: tests/run installs it (${version.error})`);
-    console.log(version.stdout.toString().trim());
+    console.log(Program.version());
     const browser = new Chromium();
+    const ended = () => {}; // `connect` looks, and whoever asks it something later waits in vain.
+    browser.start("about:blank", ended, ["--hide-scrollbars", "--remote-debugging-port=0"]);
     await browser.connect();
     return browser;
   }
   constructor() {
-    this.profile = fs.mkdtempSync(path.join(os.tmpdir(), "roomcast-chromium-"));
-    this.log = "";
+    super();
     this.lastId = 0;
     this.waiting = new Map();
     this.pages = new Map();
-    // Its many processes are a group of their own.
-    process.on("exit", () => this.signal("SIGKILL"));
-    const flags = [...FLAGS, `--user-data-dir=${this.profile}`, "about:blank"];
-    this.process = spawn(CHROMIUM, flags, { detached: true, stdio: ["ignore", "pipe", "pipe"] });
-    for (const stream of [this.process.stdout, this.process.stderr]) stream.on("data", (data) => (this.log += data));
   }
   async connect() {
     // It says on standard error where it listens, with a secret in the path.
@@ -85,19 +61,6 @@ class Chromium {
     await page.ask("Page.navigate", { url });
     await loaded;
     return page;
-  }
-  // Whether there was still a process to hear it.
-  signal(signal) {
-    try {
-      return process.kill(-this.process.pid, signal);
-    } catch {
-      return false;
-    }
-  }
-  async end() {
-    this.signal("SIGTERM");
-    await until(() => !this.signal(0));
-    fs.rmSync(this.profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   }
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod cores;
 pub mod host;
 pub mod polling;
 pub mod python;
